@@ -1,0 +1,3 @@
+//! The socketpair between the master and one worker.
+
+pub mod message;
