@@ -12,5 +12,9 @@ pub mod queue;
 pub mod resp;
 pub mod scoreboard;
 pub mod supervisor;
+#[expect(
+    unsafe_code,
+    reason = "what the kernel offers and safe Rust does not; nowhere else"
+)]
 pub mod sys;
 pub mod worker;

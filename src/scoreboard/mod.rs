@@ -1,1 +1,266 @@
-//! (under construction)
+//! The scoreboard: a mapped file in data/ with one record per slot, which survives `kill -9` of worker and master.
+//!
+//! The master opens it, gives records to slots and reads figures; a worker writes its own record with plain atomic
+//! stores; its successor reads there what had ended. The keeper counts who is idle. The layout is versioned: a file
+//! of a newer stark is refused, never reinterpreted.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sys::map::SharedWords;
+use crate::sys::{locks, process};
+
+pub mod progress;
+mod record;
+
+pub use record::{Identity, Record, State};
+
+/// Slots that a file has room for.
+pub const RECORDS: usize = 4096;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"starkbrd");
+const VERSION: u64 = 1;
+const HEADER_WORDS: usize = 512;
+const RECORD_WORDS: usize = 128;
+const WORDS: usize = HEADER_WORDS + RECORDS * RECORD_WORDS;
+
+/// Words of the header.
+mod header {
+    pub const MAGIC: usize = 0;
+    pub const VERSION: usize = 1;
+    pub const BOOT_ID: usize = 2;
+    pub const LOG_GENERATION: usize = 3;
+    pub const KEEPER_WATCHES: usize = 4;
+    pub const QUEUE_CONNECTED: usize = 5;
+    pub const QUEUE_WAITING: usize = 6;
+    pub const QUEUE_SAMPLED_MS: usize = 7;
+}
+
+/// The mapped file.
+#[derive(Debug)]
+pub struct Scoreboard {
+    words: SharedWords,
+    path: PathBuf,
+    same_boot: bool,
+}
+
+impl Scoreboard {
+    /// Opens the file, or makes it. For the master, which holds the daemon's lock.
+    ///
+    /// # Errors
+    /// When the file cannot be made or mapped, or was written by another version.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = open_file(path)?;
+        if file.metadata()?.len() < (WORDS * 8) as u64 {
+            // Room on the disk, not only a length: a write to a hole of a mapped file on a full disk is SIGBUS.
+            nix::fcntl::posix_fallocate(&file, 0, (WORDS * 8) as libc::off_t)?;
+        }
+        let words = SharedWords::map(&file, WORDS)?;
+        let word = |place| words.word(place);
+        match (
+            word(header::MAGIC).load(Ordering::Relaxed),
+            word(header::VERSION).load(Ordering::Relaxed),
+        ) {
+            (MAGIC, VERSION) => {}
+            (0, 0) => {
+                word(header::VERSION).store(VERSION, Ordering::Relaxed);
+                word(header::MAGIC).store(MAGIC, Ordering::Release);
+            }
+            (MAGIC, version) => {
+                let cure = "run the stark that wrote it, or stop that one and move the file away";
+                return Err(io::Error::other(format!(
+                    "version {version} of the file is not {VERSION}; {cure}"
+                )));
+            }
+            _ => return Err(io::Error::other("not a scoreboard; move the file away")),
+        }
+        let boot = process::boot_id();
+        let same_boot = word(header::BOOT_ID).swap(boot, Ordering::Relaxed) == boot;
+        Ok(Self {
+            words,
+            path: path.to_path_buf(),
+            same_boot,
+        })
+    }
+
+    /// The record of a slot: the one it had before, else a free one, else the one of a slot that `in_use` denies.
+    ///
+    /// # Errors
+    /// When all records are in use.
+    pub fn claim(
+        &self,
+        pool: &str,
+        slot: u32,
+        in_use: &dyn Fn(usize) -> bool,
+    ) -> io::Result<usize> {
+        let owner = record::owner(pool, slot);
+        let mut free = None;
+        for place in 0..RECORDS {
+            match self.record(place).owner() {
+                found if found == owner => return Ok(place),
+                0 if free.is_none() => free = Some(place),
+                _ => {}
+            }
+        }
+        // A slot that is gone keeps its totals as long as there is room for others.
+        let place = free.or_else(|| (0..RECORDS).find(|place| !in_use(*place)));
+        let place =
+            place.ok_or_else(|| io::Error::other("the scoreboard has no room for another slot"))?;
+        self.record(place).take_over(owner);
+        Ok(place)
+    }
+
+    /// The record at this place.
+    pub fn record(&self, place: usize) -> Record<'_> {
+        Record::new(&self.words, HEADER_WORDS + place * RECORD_WORDS)
+    }
+
+    /// Locks a record for this process until it ends; the file returned must be kept open, and no other descriptor
+    /// of the file may ever be closed by this process. None: another process holds it.
+    pub fn lock(&self, place: usize) -> io::Result<Option<File>> {
+        let file = open_file(&self.path)?;
+        let (start, length) = lock_range(place);
+        Ok(locks::try_lock(&file, start, length)?.then_some(file))
+    }
+
+    /// The process that holds a record's lock. `file` is a descriptor of the board from [`Scoreboard::file`].
+    pub fn holder(&self, file: &File, place: usize) -> io::Result<Option<i32>> {
+        let (start, length) = lock_range(place);
+        locks::holder(file, start, length)
+    }
+
+    /// A descriptor of the file, for [`Scoreboard::holder`].
+    pub fn file(&self) -> io::Result<File> {
+        open_file(&self.path)
+    }
+
+    /// Whether the records were written since the machine started, so that the pids in them mean something.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.same_boot
+    }
+
+    /// Rises when an operator asks for logs to be reopened; every writer compares it before a line.
+    pub fn log_generation(&self) -> &AtomicU64 {
+        self.words.word(header::LOG_GENERATION)
+    }
+
+    /// 1 while the keeper is told of the next change of the queue; a worker that goes idle while it is 0 must ring
+    /// the keeper, so that it looks again.
+    pub fn keeper_watches(&self) -> &AtomicU64 {
+        self.words.word(header::KEEPER_WATCHES)
+    }
+
+    /// What the keeper last saw of the queue.
+    pub fn queue_sample(&self) -> QueueSample {
+        let load = |place| self.words.word(place).load(Ordering::Relaxed);
+        QueueSample {
+            is_connected: load(header::QUEUE_CONNECTED) != 0,
+            waiting: load(header::QUEUE_WAITING),
+            sampled_ms: load(header::QUEUE_SAMPLED_MS),
+        }
+    }
+
+    /// For the keeper, which alone writes it.
+    pub fn set_queue_sample(&self, sample: QueueSample) {
+        let store = |place, value| self.words.word(place).store(value, Ordering::Relaxed);
+        store(header::QUEUE_CONNECTED, u64::from(sample.is_connected));
+        store(header::QUEUE_WAITING, sample.waiting);
+        store(header::QUEUE_SAMPLED_MS, sample.sampled_ms);
+    }
+}
+
+/// What the keeper saw of the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueSample {
+    /// The keeper has a connection.
+    pub is_connected: bool,
+    /// Jobs waiting.
+    pub waiting: u64,
+    /// When, in milliseconds of the monotonic clock.
+    pub sampled_ms: u64,
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options.open(path).map_err(|err| match err.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link"),
+        _ => err,
+    })
+}
+
+fn lock_range(place: usize) -> (u64, u64) {
+    (((HEADER_WORDS + place * RECORD_WORDS) * 8) as u64, 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> (tempfile::TempDir, Scoreboard) {
+        let dir = tempfile::tempdir().unwrap();
+        let board = Scoreboard::open(&dir.path().join("t.board")).unwrap();
+        (dir, board)
+    }
+
+    #[test]
+    fn a_slot_finds_its_record_and_its_totals_again() {
+        let (dir, board) = board();
+        let none = |_: usize| false;
+        let first = board.claim("mail", 3, &none).unwrap();
+        let other = board.claim("mail", 4, &none).unwrap();
+        assert_ne!(first, other);
+        board
+            .record(first)
+            .count_run(std::time::Duration::from_micros(5), true);
+        let again = Scoreboard::open(&dir.path().join("t.board")).unwrap();
+        assert!(again.is_of_this_boot());
+        assert_eq!(again.claim("mail", 3, &none).unwrap(), first);
+        assert_eq!(again.record(first).totals().runs, 1);
+    }
+
+    #[test]
+    fn a_full_board_gives_away_only_what_is_not_in_use() {
+        let (_dir, board) = board();
+        for slot in 0..RECORDS as u32 {
+            board.claim("p", slot, &|_| false).unwrap();
+        }
+        assert!(board.claim("q", 0, &|_| true).is_err());
+        assert_eq!(board.claim("q", 0, &|place| place != 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn another_version_and_another_file_are_refused_and_left_alone() {
+        let (dir, board) = board();
+        board
+            .words
+            .word(header::VERSION)
+            .store(VERSION + 1, Ordering::Relaxed);
+        let path = dir.path().join("t.board");
+        let err = Scoreboard::open(&path).unwrap_err().to_string();
+        assert!(err.contains("version 2"), "{err}");
+        let path = dir.path().join("other");
+        std::fs::write(&path, "hello, world").unwrap();
+        assert!(
+            Scoreboard::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("not a scoreboard")
+        );
+        assert!(std::fs::read(&path).unwrap().starts_with(b"hello, world"));
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(dir.path().join("target"), dir.path().join("t.board")).unwrap();
+        assert!(Scoreboard::open(&dir.path().join("t.board")).is_err());
+        assert!(!dir.path().join("target").exists());
+    }
+}

@@ -1,0 +1,115 @@
+//! When a worker has done enough and is recycled: limits as drawn for one generation. Pure.
+
+use std::time::Duration;
+
+use crate::channel::message::RecycleReason;
+
+/// The limits of one generation; none: never.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    runs: Option<u64>,
+    age: Option<Duration>,
+    idle: Option<Duration>,
+}
+
+impl Limits {
+    /// Lowers each limit by up to `jitter` (0.0 to 1.0), so that workers born together do not leave together.
+    pub fn draw(
+        runs: Option<u64>,
+        age: Option<Duration>,
+        idle: Option<Duration>,
+        jitter: f64,
+        seed: u64,
+    ) -> Self {
+        let mut seed = seed;
+        let mut factor = || {
+            seed = split_mix(seed);
+            1.0 - jitter * (seed >> 11) as f64 / (1u64 << 53) as f64
+        };
+        Self {
+            runs: runs.map(|runs| ((runs as f64 * factor()) as u64).max(1)),
+            age: age.map(|age| age.mul_f64(factor())),
+            idle: idle.map(|idle| idle.mul_f64(factor())),
+        }
+    }
+
+    /// Runs that are left before the worker is recycled.
+    pub fn runs_left(&self, runs: u64) -> u64 {
+        self.runs
+            .map_or(u64::MAX, |limit| limit.saturating_sub(runs))
+    }
+
+    /// Which limit is reached, if any.
+    pub fn reached(&self, runs: u64, age: Duration, idle: Duration) -> Option<RecycleReason> {
+        if self.runs.is_some_and(|limit| runs >= limit) {
+            Some(RecycleReason::Runs)
+        } else if self.age.is_some_and(|limit| age >= limit) {
+            Some(RecycleReason::Age)
+        } else if self.idle.is_some_and(|limit| idle >= limit) {
+            Some(RecycleReason::Idle)
+        } else {
+            None
+        }
+    }
+
+    /// How long a worker of this age, idle for so long, may sleep before a limit is reached; none: for ever.
+    pub fn may_sleep(&self, age: Duration, idle: Duration) -> Option<Duration> {
+        let left = |limit: Option<Duration>, spent| limit.map(|limit| limit.saturating_sub(spent));
+        [left(self.age, age), left(self.idle, idle)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Sebastiano Vigna's splitmix64: one step of a generator that is good enough for jitter.
+fn split_mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn each_limit_recycles_for_its_own_reason() {
+        let limits = Limits::draw(Some(10), Some(60 * SECOND), Some(5 * SECOND), 0.0, 1);
+        let reached = |runs, age, idle| limits.reached(runs, age * SECOND, idle * SECOND);
+        assert_eq!(reached(9, 59, 4), None);
+        assert_eq!(reached(10, 0, 0), Some(RecycleReason::Runs));
+        assert_eq!(reached(0, 60, 0), Some(RecycleReason::Age));
+        assert_eq!(reached(0, 0, 5), Some(RecycleReason::Idle));
+        assert_eq!(limits.runs_left(4), 6);
+        assert_eq!(limits.may_sleep(57 * SECOND, SECOND), Some(3 * SECOND));
+    }
+
+    #[test]
+    fn without_limits_a_worker_sleeps_and_lives_for_ever() {
+        let limits = Limits::draw(None, None, None, 0.1, 1);
+        assert_eq!(
+            limits.reached(u64::MAX - 1, 9999 * SECOND, 9999 * SECOND),
+            None
+        );
+        assert_eq!(limits.may_sleep(SECOND, SECOND), None);
+        assert_eq!(limits.runs_left(5), u64::MAX - 5 + 5);
+    }
+
+    #[test]
+    fn jitter_lowers_a_limit_by_no_more_than_its_share() {
+        let drawn: Vec<u64> = (0..1000)
+            .map(|seed| Limits::draw(Some(10_000), None, None, 0.1, seed).runs_left(0))
+            .collect();
+        assert!(drawn.iter().all(|runs| (9000..=10_000).contains(runs)));
+        assert!(drawn.iter().max().unwrap() - drawn.iter().min().unwrap() > 900);
+        assert_eq!(
+            Limits::draw(Some(1), None, None, 1.0, 7).runs_left(0),
+            1,
+            "one run at least"
+        );
+    }
+}
