@@ -1,13 +1,125 @@
-//! The settings in force: typed, checked, without loose ends. `raw` reads the ini as written, `units` sizes and
-//! durations; [`Config`] is what the rest of the program sees.
+//! The settings in force: typed, checked, without loose ends. [`load`] makes a [`Config`] of an ini file, the environment
+//! and `--set`, or tells all that is wrong with them; [`to_ini`] writes one down again. `raw` reads what is written,
+//! `layers` knows the names and which value wins, `check` (with `run` and `queue`) what values mean, `units` sizes and
+//! durations.
+
+mod check;
+mod layers;
+mod mistakes;
+mod print;
+mod queue;
+mod raw;
+mod run;
+pub mod units;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// All settings of a daemon.
+pub use self::mistakes::Mistakes;
+use self::mistakes::Place;
+pub use self::print::to_ini;
+
+/// An ini file longer than this, in bytes, is none.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What a successful [`load`] gives.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings in force.
+    pub config: Config,
+    /// What deserves a word, but stops nothing; one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What settings are read in: the parts of a process that they depend on.
 #[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Environment variables; those that are not UTF-8 are left out.
+    pub environment: BTreeMap<String, String>,
+    /// The current directory, where `script_file` is looked for first.
+    pub directory: PathBuf,
+    /// Numbers of the usable cores; empty: unknown, so that none is refused.
+    pub cores: Vec<usize>,
+    /// What `worker.count = auto` stands for: usable cores, or the CPU quota if that is less.
+    pub parallelism: usize,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn of_this_process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        Self {
+            environment: std::env::vars_os().filter_map(text).collect(),
+            directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            cores: cores.into_iter().map(|core| core.id).collect(),
+            // The standard library asks for the affinity mask and the quotas of cgroup v1 and v2.
+            parallelism: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        }
+    }
+}
+
+/// Reads the settings of a daemon from its ini file, the environment and `--set section.key=value` arguments, the later
+/// ones over the earlier.
+///
+/// # Errors
+/// Everything that is wrong, not only the first.
+pub fn load(file: &Path, overrides: &[String]) -> Result<Loaded, Mistakes> {
+    load_in(file, overrides, &Surroundings::of_this_process())
+}
+
+/// [`load`] in other surroundings.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_in(file: &Path, overrides: &[String], here: &Surroundings) -> Result<Loaded, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let shown = file.display().to_string();
+    // Through its components, which drops the `.` of `./worker.ini`.
+    let absolute: PathBuf = here.directory.join(file).components().collect();
+    let bytes = match read_file(&absolute) {
+        Ok(bytes) => bytes,
+        Err(err) => {
+            let what = format!("cannot read the settings: {err}");
+            mistakes.add(&Place::in_file(&shown, 0), what);
+            return Err(mistakes);
+        }
+    };
+    let variables = |name: &str| here.environment.get(name).cloned();
+    let environment = here.environment.iter();
+    let layers = vec![
+        raw::read_ini(&shown, &bytes, &variables, &mut mistakes),
+        raw::read_environment(environment.map(|(name, text)| (name.as_str(), text.as_str()))),
+        raw::read_overrides(overrides, &mut mistakes),
+    ];
+    let mut warnings = Vec::new();
+    let given = layers::join(layers, &mut mistakes, &mut warnings);
+    let config = check::check(given, &absolute, &shown, here, &mut mistakes);
+    match mistakes.is_empty() {
+        true => Ok(Loaded { config, warnings }),
+        false => Err(mistakes),
+    }
+}
+
+fn read_file(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(std::io::Error::other("longer than 1 MiB")),
+        false => Ok(bytes),
+    }
+}
+
+/// All settings of a daemon.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The ini file, absolute.
     pub file: PathBuf,
@@ -18,7 +130,7 @@ pub struct Config {
 }
 
 /// `[main]`: the daemon itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Main {
     /// Names files, titles and keys: letters, digits, `.`, `_`, `-`.
     pub name: String,
@@ -63,7 +175,7 @@ pub enum LogTarget {
 }
 
 /// A set of workers with the same settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
     /// The daemon's name for the default pool.
     pub name: String,
@@ -78,13 +190,13 @@ pub struct Pool {
 }
 
 /// `[run]`: what is run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// The program behind the pool.
     pub program: Program,
     /// Where scripts run: the ini's directory, absolute.
     pub directory: PathBuf,
-    /// Resident memory of a worker with its script's process group, in bytes.
+    /// Resident memory of a worker with its script's process group, in bytes; [`u64::MAX`]: no limit.
     pub memory_limit_bytes: u64,
 }
 
@@ -114,7 +226,7 @@ pub enum Builtin {
 }
 
 /// `[worker]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Worker {
     /// Slots of the pool.
     pub count: usize,
@@ -148,7 +260,7 @@ pub enum Affinity {
 }
 
 /// `[queue]` with type redis.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Queue {
     /// Where the server listens.
     pub address: Address,
@@ -166,6 +278,21 @@ pub struct Queue {
     pub prefetch: Prefetch,
 }
 
+/// By hand, so that no log line ever shows the password.
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("address", &self.address)
+            .field("db", &self.db)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("timeout", &self.timeout)
+            .field("key", &self.key)
+            .field("prefetch", &self.prefetch)
+            .finish()
+    }
+}
+
 /// Where a queue server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -175,8 +302,8 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(host, port) => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
