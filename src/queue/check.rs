@@ -1,0 +1,73 @@
+//! Whether a server will do for a queue: reachable, recent, with rights to what stark needs, and the key a list.
+//! Changes nothing. For `--check`, and for a warning at the start.
+
+use redis::{Value, cmd};
+
+use super::connection::{Connection, Protocol};
+use super::error::QueueError;
+use super::keys::Keys;
+use super::script::{OPEN, RECLAIM, TURN};
+use crate::config;
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The server's version.
+    pub version: String,
+    /// What may cost jobs although it works.
+    pub warning: Option<String>,
+}
+
+/// Tries out the server of `settings`.
+///
+/// # Errors
+/// [`QueueError::Unavailable`] if it is away, [`QueueError::Refused`] if it will not do.
+pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
+    let mut connection = Connection::new(settings, Protocol::Resp2);
+    let version = connection.version()?;
+    let key = &settings.key;
+    match connection.call(cmd("TYPE").arg(key))? {
+        Value::SimpleString(kind) if kind == "list" || kind == "none" => {}
+        Value::SimpleString(kind) => {
+            let place = &settings.address;
+            return Err(QueueError::Refused(format!(
+                "cannot use key {key} of redis at {place}: it is a {kind}, not a list"
+            )));
+        }
+        _ => return Err(connection.nonsense("TYPE")),
+    }
+    try_scripts(&mut connection, &Keys::new(key))?;
+    let warning = eviction_warning(&mut connection, settings);
+    Ok(Checked { version, warning })
+}
+
+/// A turn that finds no list writes nothing, but it needs the same rights as any other.
+fn try_scripts(connection: &mut Connection, keys: &Keys) -> Result<(), QueueError> {
+    for script in [&TURN, &OPEN, &RECLAIM] {
+        connection.load(script)?;
+    }
+    let nobody = format!("{}:check", keys.registry);
+    let arguments: [&[u8]; 7] = [b"no token", b"0", b"", b"1", b"0", b"0", b"0"];
+    connection.eval(&TURN, &[&keys.waiting, &nobody, &keys.stats], &arguments)?;
+    connection.call(cmd("LLEN").arg(&nobody))?;
+    connection.call(cmd("SCARD").arg(&keys.registry))?;
+    Ok(())
+}
+
+/// Policies that evict any key would evict jobs. Those that only evict keys with a time to live cannot.
+fn eviction_warning(connection: &mut Connection, settings: &config::Queue) -> Option<String> {
+    // A server that will not tell is no reason to refuse it.
+    let Ok(Value::BulkString(info)) = connection.call(cmd("INFO").arg("memory")) else {
+        return None;
+    };
+    let info = String::from_utf8_lossy(&info).into_owned();
+    let policy = info
+        .lines()
+        .find_map(|line| line.strip_prefix("maxmemory_policy:"))?;
+    policy.starts_with("allkeys").then(|| {
+        let place = &settings.address;
+        format!(
+            "redis at {place} may evict jobs: its maxmemory-policy is {policy}, noeviction is safe"
+        )
+    })
+}

@@ -1,0 +1,280 @@
+//! What the queue asks of a server, what it says when it does not get it, and how it is told of changes.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use redis::{Commands, cmd};
+use stark::queue::{Event, Identity, Producer, Queue, QueueError, Settled, Tracking, Watch, check};
+use support::redis::Redis;
+
+const KEY: &str = "test:redis";
+
+fn queue_of(settings: &stark::config::Queue) -> Queue {
+    let identity = Identity {
+        node: "node-1".into(),
+        nonce: 0xfeed,
+        pool: "mail".into(),
+        slot: 0,
+        generation: 1,
+    };
+    Queue::new(settings, identity)
+}
+
+fn opened(settings: &stark::config::Queue) -> Queue {
+    let mut queue = queue_of(settings);
+    queue.open().expect("opens");
+    queue
+}
+
+fn done(done: usize) -> Settled {
+    Settled { done, failed: 0 }
+}
+
+fn push(redis: &Redis, jobs: std::ops::Range<usize>) {
+    let payloads: Vec<String> = jobs.map(|job| job.to_string()).collect();
+    let _: usize = redis.connect().rpush(KEY, payloads).unwrap();
+}
+
+#[test]
+fn passwords_users_and_databases_are_used_and_refusals_are_named() {
+    let redis = Redis::start_with(&["--requirepass", "secret"]);
+    let mut settings = redis.settings(KEY);
+    let refused = |settings: &stark::config::Queue, word: &str| match check(settings) {
+        Err(QueueError::Refused(text)) => assert!(text.contains(word), "{text}"),
+        other => panic!("{other:?}"),
+    };
+    refused(&settings, "NOAUTH");
+    settings.password = Some("wrong".into());
+    refused(&settings, "WRONGPASS");
+    settings.password = Some("secret".into());
+    settings.db = 99;
+    refused(&settings, "DB index is out of range");
+    settings.db = 3;
+    Producer::new(&settings).push(&["in 3"]).unwrap();
+    let mut queue = opened(&settings);
+    let reservation = queue.turn(done(0), 1, 0).unwrap();
+    assert_eq!(reservation.jobs[0].payload, b"in 3");
+    settings.db = 0;
+    let mut elsewhere = opened(&settings);
+    assert!(elsewhere.turn(done(0), 1, 0).unwrap().jobs.is_empty());
+}
+
+#[test]
+fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
+    let redis = Redis::start();
+    let mut admin = redis.connect();
+    let mut set_user = |rules: &[&str]| {
+        let mut set = cmd("ACL");
+        set.arg("SETUSER").arg("worker").arg(rules);
+        let _: () = set.query(&mut admin).unwrap();
+    };
+    set_user(&["on", ">pw", "~test:redis", "+@all"]);
+    let mut settings = redis.settings(KEY);
+    settings.username = Some("worker".into());
+    settings.password = Some("pw".into());
+    let Err(QueueError::Refused(message)) = check(&settings) else {
+        panic!("refused")
+    };
+    let (_, needed) = message.split_once("the user needs ").expect(&message);
+    let mut rules = vec!["reset", "on", ">pw"];
+    rules.extend(needed.split(' '));
+    set_user(&rules);
+
+    check(&settings).unwrap();
+    push(&redis, 0..3);
+    let mut queue = opened(&settings);
+    queue.turn(done(0), 2, 0).unwrap();
+    queue.turn(done(2), 1, 0).unwrap();
+    assert_eq!(queue.registered().unwrap().len(), 1);
+    let mut successor = queue_of(&settings);
+    let reclaimed = successor.reclaim(&|_, _| done(0)).unwrap().unwrap();
+    assert_eq!(reclaimed.given_back, 1);
+    let mut watch = Watch::new(&settings);
+    assert_eq!(watch.open(), Ok(Tracking::On));
+    assert_eq!(next_event(&mut watch, true), Event::Length(1));
+}
+
+#[test]
+fn a_check_says_the_version_warns_of_eviction_and_changes_nothing() {
+    let redis = Redis::start();
+    let settings = redis.settings(KEY);
+    let checked = check(&settings).unwrap();
+    assert!(checked.version.split('.').count() >= 3, "{checked:?}");
+    assert_eq!(checked.warning, None);
+    let mut admin = redis.connect();
+    let mut policy = |policy: &str| {
+        let mut set = cmd("CONFIG");
+        set.arg("SET").arg("maxmemory-policy").arg(policy);
+        let _: () = set.query(&mut admin).unwrap();
+        check(&settings).unwrap().warning
+    };
+    assert_eq!(policy("volatile-lru"), None);
+    let warning = policy("allkeys-lru").expect("a warning");
+    assert!(warning.contains("allkeys-lru"), "{warning}");
+    let keys: Vec<String> = redis.connect().keys("*").unwrap();
+    assert_eq!(keys, Vec::<String>::new());
+    let _: () = redis.connect().set(KEY, "a string").unwrap();
+    assert!(
+        check(&settings)
+            .unwrap_err()
+            .to_string()
+            .contains("it is a string, not a list")
+    );
+}
+
+/// What the watch says next, having asked if told so.
+fn next_event(watch: &mut Watch, ask: bool) -> Event {
+    if ask {
+        watch.ask().unwrap();
+    }
+    loop {
+        if let Some(event) = watch.read().unwrap() {
+            return event;
+        }
+        let mut fds = [nix::poll::PollFd::new(
+            watch.fd().expect("connected"),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        let ready = nix::poll::poll(&mut fds, 10_000u16).unwrap();
+        assert!(ready > 0, "the server says nothing");
+    }
+}
+
+#[test]
+fn the_watch_is_told_once_when_the_key_changes_after_it_was_asked_for() {
+    let redis = Redis::start();
+    let mut watch = Watch::new(&redis.settings(KEY));
+    assert_eq!(watch.open(), Ok(Tracking::On));
+    assert_eq!(watch.deadline(), None);
+    assert_eq!(next_event(&mut watch, true), Event::Length(0));
+    push(&redis, 0..2);
+    push(&redis, 2..3);
+    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    assert_eq!(next_event(&mut watch, true), Event::Length(3));
+    assert_eq!(watch.deadline(), None);
+    assert_eq!(watch.read(), Ok(None));
+    let _: () = cmd("FLUSHALL").query(&mut redis.connect()).unwrap();
+    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+}
+
+#[test]
+fn a_change_right_behind_an_answer_is_not_overlooked() {
+    let redis = Redis::start();
+    let mut watch = Watch::new(&redis.settings(KEY));
+    watch.open().unwrap();
+    for job in 0..50 {
+        watch.ask().unwrap();
+        // The answer must be on its way before the push, and both before they are read.
+        let mut fds = [nix::poll::PollFd::new(
+            watch.fd().unwrap(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        nix::poll::poll(&mut fds, 10_000u16).unwrap();
+        push(&redis, job..job + 1);
+        let length = Event::Length(job as u64);
+        assert_eq!(next_event(&mut watch, false), length);
+        assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    }
+}
+
+#[test]
+fn a_watch_notices_a_hang_up_and_a_stall() {
+    let mut redis = Redis::start();
+    let mut settings = redis.settings(KEY);
+    settings.timeout = Duration::from_millis(100);
+    let mut watch = Watch::new(&settings);
+    watch.open().unwrap();
+    redis.pause();
+    watch.ask().unwrap();
+    let deadline = watch.deadline().expect("an answer is owed");
+    let error = loop {
+        match watch.read() {
+            Ok(event) => assert_eq!(event, None),
+            Err(error) => break error,
+        }
+    };
+    assert!(Instant::now() >= deadline);
+    assert!(
+        error.to_string().contains("no answer within 100ms"),
+        "{error}"
+    );
+    assert!(watch.fd().is_none());
+    redis.resume();
+    redis.restart();
+    let mut watch = Watch::new(&redis.settings(KEY));
+    watch.open().unwrap();
+    redis.stop();
+    let error = loop {
+        match watch.read() {
+            Ok(event) => assert_eq!(event, None),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, QueueError::Unavailable(_)), "{error}");
+}
+
+#[test]
+fn a_server_refusing_tracking_still_tells_the_length() {
+    let redis = Redis::start();
+    push(&redis, 0..4);
+    let mut deny = cmd("ACL");
+    deny.arg("SETUSER").arg("default").arg("-client|tracking");
+    let _: () = deny.query(&mut redis.connect()).unwrap();
+    let mut watch = Watch::new(&redis.settings(KEY));
+    let tracking = watch.open().unwrap();
+    assert!(
+        matches!(&tracking, Tracking::Refused(text) if text.contains("NOPERM")),
+        "{tracking:?}"
+    );
+    assert_eq!(next_event(&mut watch, true), Event::Length(4));
+}
+
+/// Answers each connection with these bytes, whatever it asks.
+fn impostor(answer: &'static [u8]) -> stark::config::Queue {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(answer);
+        }
+    });
+    stark::config::Queue {
+        address: stark::config::Address::Tcp(address.ip().to_string(), address.port()),
+        db: 0,
+        username: None,
+        password: None,
+        timeout: Duration::from_secs(5),
+        key: KEY.into(),
+        prefetch: stark::config::Prefetch::Auto,
+    }
+}
+
+#[test]
+fn old_servers_and_strangers_are_refused_by_name() {
+    let old = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n6.0.9\r\n";
+    let error = check(&impostor(old)).unwrap_err();
+    assert!(
+        matches!(&error, QueueError::Refused(text) if text.ends_with("version 6.0.9 is too old, 6.2 is needed")),
+        "{error}"
+    );
+    let error = check(&impostor(
+        b"-ERR unknown command `HELLO`, with args beginning with: `2`, \r\n",
+    ));
+    assert!(
+        matches!(&error, Err(QueueError::Refused(text)) if text.contains("before 6.0 is too old")),
+        "{error:?}"
+    );
+    for away in [
+        &b""[..],
+        b"$100\r\nhalf",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"-ERR max number of clients reached\r\n",
+        b"-LOADING Redis is loading the dataset in memory\r\n",
+    ] {
+        let error = check(&impostor(away)).unwrap_err();
+        assert!(matches!(error, QueueError::Unavailable(_)), "{error}");
+    }
+}

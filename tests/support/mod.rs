@@ -1,0 +1,6 @@
+//! What the tests stand on: private servers and the faults that a real server does not commit on demand.
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+pub mod proxy;
+pub mod redis;
