@@ -23,7 +23,11 @@ const RULES: &[(&str, &str)] = &[
     ("channel", "sys channel::message"),
     ("queue", "config resp sys"),
     ("consumer", "config resp sys queue::Job"),
-    ("keeper", "queue channel scoreboard config sys"),
+    // keeper: of worker, the control thread, which answers the master for both.
+    (
+        "keeper",
+        "queue channel scoreboard config sys worker::control",
+    ),
     // store: of queue, key names and hashes of scripts.
     ("store", "resp queue config sys"),
     ("daemon", "config sys"),

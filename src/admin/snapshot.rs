@@ -136,6 +136,10 @@ pub enum WorkerState {
     Idle,
     /// Runs one.
     Busy,
+    /// Waits for the queue's server.
+    Away,
+    /// Waits until its consumer may be started again.
+    Backoff,
     /// Finishes the job in hand, then leaves.
     Draining,
     /// Killed, not yet reaped.
@@ -151,6 +155,8 @@ impl WorkerState {
             Self::Starting => "starting",
             Self::Idle => "idle",
             Self::Busy => "busy",
+            Self::Away => "away",
+            Self::Backoff => "backoff",
             Self::Draining => "draining",
             Self::Killed => "killed",
             Self::Retired => "retired",

@@ -152,7 +152,7 @@ impl ToMaster {
             Self::Recycling(reason) => out.extend_from_slice(&[b'C', reason.code()]),
             Self::Failed { message } => {
                 out.push(b'F');
-                out.extend_from_slice(&message.as_bytes()[..message.floor_char_boundary(MAX_TEXT)]);
+                out.extend_from_slice(cut(message).as_bytes());
             }
         }
     }
@@ -176,6 +176,14 @@ impl ToMaster {
             _ => Err(DecodeError::Invalid),
         }
     }
+}
+
+/// At most [`MAX_TEXT`] bytes of a text, whole characters.
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_TEXT))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 fn split(bytes: &[u8]) -> Result<(u8, &[u8]), DecodeError> {

@@ -174,6 +174,18 @@ pub enum LogTarget {
     Stderr,
 }
 
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Daily { directory, name } => {
+                write!(f, "{}/{name}-YYYY-MM-DD.log", directory.display())
+            }
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stderr => write!(f, "-"),
+        }
+    }
+}
+
 /// A set of workers with the same settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {

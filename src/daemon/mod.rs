@@ -1,9 +1,10 @@
 //! What makes a process a daemon: its directories, its lock, its background, its user and its log.
-//! The master is what then runs in it; the order of start-up is in [`start`].
+//! [`prepare`] does all that can fail, in order, before the first fork; the master is what then runs.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 
-use crate::config::Main;
+use crate::config::{LogTarget, Main};
 
 pub mod background;
 pub mod directories;
@@ -59,4 +60,97 @@ impl Files {
             .join(format!("{}.progress", self.name))
             .join(format!("{pool}.{slot}"))
     }
+}
+
+/// What the master stands on.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Where files are.
+    pub files: Files,
+    /// Held to the end.
+    pub pidfile: pidfile::Pidfile,
+    /// The admin port, bound.
+    pub listener: TcpListener,
+    /// This daemon's identity in the store.
+    pub node: String,
+    /// Drawn for this start: no other start's tokens look alike.
+    pub nonce: u64,
+}
+
+/// Makes the directories, takes the lock, binds, becomes the user and starts the log. Nothing is left behind when one
+/// of these fails.
+///
+/// # Errors
+/// Each with its message and exit status, see [`status`].
+pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
+    let account = privileges::Account::of(main)?;
+    if let Some(account) = &account {
+        account.act_as()?;
+    }
+    let files = Files::of(main);
+    directories::ensure(&main.working_dir)?;
+    directories::ensure(&files.run)?;
+    directories::ensure(&files.data)?;
+    let log_directory = match &main.log {
+        LogTarget::Daily { directory, .. } => Some(directory.as_path()),
+        LogTarget::File(path) => path.parent(),
+        LogTarget::Stderr => None,
+    };
+    log_directory.map_or(Ok(()), directories::ensure)?;
+    // The lock comes before the port: of two starts at once the loser names the winner, not a port in use.
+    let pidfile = pidfile::Pidfile::lock(&main.pid_file)?;
+    let rest = || {
+        if let Some(account) = &account {
+            account.back_to_root()?;
+        }
+        let listener = bind(main)?;
+        if let Some(account) = &account {
+            account.become_for_good()?;
+        }
+        logging::start(&main.log, main.log_level).map_err(|err| {
+            Failure::new(
+                status::CANNOT_CREATE,
+                format!("cannot open log {}: {err}", main.log),
+            )
+        })?;
+        let cannot = |err| {
+            let message = format!("cannot use {}: {err}", files.node().display());
+            Failure::new(status::CANNOT_CREATE, message)
+        };
+        Ok((
+            listener,
+            node::load_or_create(&files.node()).map_err(cannot)?,
+            node::random_u64().map_err(cannot)?,
+        ))
+    };
+    match rest() {
+        Ok((listener, node, nonce)) => Ok(Prepared {
+            files,
+            pidfile,
+            listener,
+            node,
+            nonce,
+        }),
+        Err(failure) => {
+            pidfile.remove();
+            Err(failure)
+        }
+    }
+}
+
+fn bind(main: &Main) -> Result<TcpListener, Failure> {
+    TcpListener::bind((main.host.as_str(), main.port)).map_err(|err| {
+        let status = match err.kind() {
+            std::io::ErrorKind::PermissionDenied => status::NOT_PERMITTED,
+            _ => status::UNAVAILABLE,
+        };
+        let cure = match err.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another main.port, or 0 for any",
+            _ => "",
+        };
+        Failure::new(
+            status,
+            format!("cannot listen on {}:{}: {err}{cure}", main.host, main.port),
+        )
+    })
 }

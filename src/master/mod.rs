@@ -1,1 +1,497 @@
-//! (under construction)
+//! The master: one loop, four steps. It waits for the nearest deadline, collects what happened as events, lets the
+//! supervisor decide, and performs what it says. It talks to no store and waits for nobody.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+
+use crate::admin::{self, Admin};
+use crate::config::{Config, Pool};
+use crate::daemon::background::Readiness;
+use crate::daemon::{Failure, Prepared, logging, status};
+use crate::scoreboard::Scoreboard;
+use crate::supervisor::{Action, Event, Exit, Fact, Order, Policy, Role, SlotPolicy, Supervisor};
+use crate::sys::process::{self, Ended};
+use crate::sys::title;
+
+mod birth;
+mod figures;
+mod report;
+mod seat;
+mod signals;
+mod spawn;
+
+use figures::Figures;
+use report::Name;
+use seat::{Occupant, Seat};
+use signals::{MasterSignals, Wish};
+
+/// Token of the signals' pipe; seat `i` has two tokens of its own after it, the admin port all from there on.
+const SIGNALS: Token = Token(0);
+const TOKENS_PER_SEAT: usize = 2;
+
+/// Runs the daemon until it was stopped; returns its exit status.
+///
+/// # Errors
+/// What kept it from starting. Once it was ready it does not fail.
+pub fn run(
+    config: &Config,
+    prepared: Prepared,
+    is_foreground: bool,
+    readiness: &mut Readiness,
+) -> Result<u8, Failure> {
+    std::panic::set_hook(Box::new(|panic| log::error!("panicked: {panic}")));
+    logging::set_role("master");
+    title::set(&format!("stark: {} master", config.main.name));
+    let mut master = match Master::new(config, &prepared, is_foreground) {
+        Ok(master) => master,
+        Err(err) => {
+            prepared.pidfile.remove();
+            return Err(Failure::new(
+                status::CANNOT_CREATE,
+                format!("cannot start master: {err}"),
+            ));
+        }
+    };
+    let ended = master.run(readiness);
+    log::info!(
+        "master exit status={}",
+        ended
+            .as_ref()
+            .map_or_else(|failure| failure.status, |status| *status)
+    );
+    drop(master);
+    let _ = std::fs::remove_file(prepared.files.port());
+    prepared.pidfile.remove();
+    ended
+}
+
+struct Master<'a> {
+    config: &'a Config,
+    prepared: &'a Prepared,
+    poll: Poll,
+    signals: MasterSignals,
+    admin: Admin,
+    board: Arc<Scoreboard>,
+    /// To ask who holds a slot; never a holder of locks itself.
+    board_file: File,
+    seats: Vec<Seat>,
+    supervisor: Supervisor,
+    bells: Bells,
+    figures: Figures,
+    /// Why the start was refused, for the starting command.
+    refusal: Option<String>,
+}
+
+/// What wakes processes that sleep.
+struct Bells {
+    /// One idle worker per unit; per pool.
+    doors: Vec<EventFd>,
+    keeper: EventFd,
+}
+
+impl<'a> Master<'a> {
+    fn new(config: &'a Config, prepared: &'a Prepared, is_foreground: bool) -> io::Result<Self> {
+        process::become_subreaper();
+        let board = Arc::new(Scoreboard::open(&prepared.files.board())?);
+        let numbers = Arc::clone(&board);
+        logging::follow(move || numbers.log_generation().load(Ordering::Relaxed));
+        let seats = seats(config, &board)?;
+        let now = Instant::now();
+        let policy = Policy {
+            slots: seats
+                .iter()
+                .map(|seat| slot_policy(config, seat, &board))
+                .collect(),
+            heartbeat_interval: config.main.heartbeat_interval,
+            shutdown_timeout: config.main.shutdown_timeout,
+            seed: prepared.nonce,
+        };
+        let poll = Poll::new()?;
+        let signals = MasterSignals::install(poll.registry(), SIGNALS, is_foreground)?;
+        let first_token = SIGNALS.0 + 1 + TOKENS_PER_SEAT * seats.len();
+        let limits = admin::Limits::new(config.main.max_clients.get());
+        let listener = prepared.listener.try_clone()?;
+        let address = listener.local_addr()?;
+        let admin = Admin::new(listener, poll.registry(), first_token, limits)?;
+        std::fs::write(prepared.files.port(), format!("{}\n", address.port()))?;
+        log::info!("admin listening addr={address}");
+        Ok(Self {
+            bells: Bells::new(config.pools.len())?,
+            figures: Figures::new(address.port()),
+            board_file: board.file()?,
+            supervisor: Supervisor::new(policy, now),
+            config,
+            prepared,
+            poll,
+            signals,
+            admin,
+            board,
+            seats,
+            refusal: None,
+        })
+    }
+
+    fn run(&mut self, readiness: &mut Readiness) -> Result<u8, Failure> {
+        let mut events = VecDeque::new();
+        self.find_older_workers(&mut events);
+        let mut happened = Events::with_capacity(256);
+        loop {
+            if let Some(status) = self.decide_and_perform(&mut events, readiness) {
+                self.admin.close(self.poll.registry());
+                return match self.refusal.take() {
+                    Some(message) if status != 0 => {
+                        let failure = Failure::new(status, message);
+                        readiness.failed(&failure);
+                        Err(failure)
+                    }
+                    _ => Ok(status),
+                };
+            }
+            self.wait(&mut happened);
+            self.collect(&happened, &mut events);
+        }
+    }
+
+    /// Workers of a master that was killed may still finish their jobs: their slots wait for them.
+    fn find_older_workers(&mut self, events: &mut VecDeque<Event>) {
+        for slot in 0..self.seats.len() {
+            let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
+                continue;
+            };
+            let Ok(Some(pid)) = self.board.holder(&self.board_file, place) else {
+                continue;
+            };
+            if self.seats[slot]
+                .watch(pid, self.poll.registry(), watch_token(slot))
+                .is_ok()
+            {
+                log::info!(
+                    "slot held by a worker of an older master{} pid={pid}",
+                    self.name(slot).place
+                );
+                events.push_back(Event::Occupied { slot, pid });
+            }
+        }
+    }
+
+    fn wait(&mut self, happened: &mut Events) {
+        let now = Instant::now();
+        let deadlines = [
+            self.supervisor.next_deadline(),
+            self.admin.next_deadline(now),
+        ];
+        let timeout = deadlines
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|deadline| deadline.saturating_duration_since(now));
+        // epoll counts whole milliseconds: mio rounds up, so that the last one is not spun through.
+        match self.poll.poll(happened, timeout) {
+            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => log::error!("cannot wait for events: {err}"),
+        }
+    }
+
+    fn collect(&mut self, happened: &Events, events: &mut VecDeque<Event>) {
+        let mut vacated = Vec::new();
+        for event in happened {
+            match seat_of(event.token(), self.seats.len()) {
+                Some((slot, SeatToken::Channel)) => self.take_messages(slot, events),
+                Some((slot, SeatToken::Watch)) => vacated.push(slot),
+                None if event.token() == SIGNALS => {}
+                None => {
+                    self.admin.collect(event);
+                }
+            }
+        }
+        for slot in vacated {
+            if let Some(pid) =
+                self.seats[slot].vacated(&self.board, &self.board_file, self.poll.registry())
+            {
+                events.push_back(Event::Vacated { slot, pid });
+            }
+        }
+        self.take_signals(events);
+        self.reap(events);
+        self.figures
+            .sample(Instant::now(), || totals(&self.seats, &self.board).runs);
+        let figures = &self.figures;
+        let (config, prepared, board) = (self.config, self.prepared, &self.board);
+        let (seats, supervisor) = (&self.seats, &self.supervisor);
+        let mut snapshot = || figures.snapshot(config, prepared, board, seats, supervisor);
+        let orders = self
+            .admin
+            .turn(self.poll.registry(), Instant::now(), &mut snapshot);
+        for order in orders {
+            log::info!("order received order={order:?} from=admin");
+            events.push_back(Event::Order(order));
+        }
+        events.push_back(Event::Tick);
+    }
+
+    fn take_signals(&mut self, events: &mut VecDeque<Event>) {
+        for wish in self.signals.pending() {
+            let order = match wish {
+                Wish::Reap => continue,
+                Wish::Stop => Order::Shutdown,
+                Wish::Reload => Order::Reload,
+                Wish::ReopenLog => {
+                    self.board.log_generation().fetch_add(1, Ordering::Relaxed);
+                    log::info!("log reopened");
+                    continue;
+                }
+                Wish::Unsupported(name) => {
+                    log::warn!("signal not supported yet signal={name}");
+                    continue;
+                }
+            };
+            log::info!("order received order={order:?} from=signal");
+            events.push_back(Event::Order(order));
+        }
+    }
+
+    fn take_messages(&mut self, slot: usize, events: &mut VecDeque<Event>) {
+        let mut messages = Vec::new();
+        while self.seats[slot].receive(&mut messages) && messages.len() < MESSAGES_AT_ONCE {}
+        for (generation, message) in messages {
+            events.push_back(Event::Message {
+                slot,
+                generation,
+                message,
+            });
+        }
+    }
+
+    /// Every turn, not only on SIGCHLD, until none is left; orphans of our descent are reaped as well.
+    fn reap(&mut self, events: &mut VecDeque<Event>) {
+        while let Some((pid, ended)) = process::reap() {
+            if let Some(slot) = self.slot_of(pid) {
+                // What it said last comes before its end, and its script must not outlive it.
+                self.take_messages(slot, events);
+                self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
+                self.seats[slot].disconnect(self.poll.registry());
+            }
+            let exit = match ended {
+                Ended::Status(status) => Exit::Status(status),
+                Ended::Signal(signal) => Exit::Signal(signal),
+            };
+            events.push_back(Event::Exited { pid, exit });
+        }
+    }
+
+    fn slot_of(&self, pid: i32) -> Option<usize> {
+        self.supervisor.slots().position(|view| {
+            view.state
+                .process()
+                .is_some_and(|process| process.pid == pid)
+        })
+    }
+
+    /// Until nothing follows from what happened; the exit status when that is the end.
+    fn decide_and_perform(
+        &mut self,
+        events: &mut VecDeque<Event>,
+        readiness: &mut Readiness,
+    ) -> Option<u8> {
+        let mut actions = Vec::new();
+        if events.is_empty() {
+            events.push_back(Event::Tick);
+        }
+        while let Some(event) = events.pop_front() {
+            self.supervisor.handle(event, Instant::now(), &mut actions);
+            for action in std::mem::take(&mut actions) {
+                if let Some(status) = self.perform(action, events, readiness) {
+                    return Some(status);
+                }
+            }
+        }
+        None
+    }
+
+    fn perform(
+        &mut self,
+        action: Action,
+        events: &mut VecDeque<Event>,
+        readiness: &mut Readiness,
+    ) -> Option<u8> {
+        match action {
+            Action::Spawn {
+                slot,
+                generation,
+                consumer_delay,
+            } => {
+                // In front: it comes before anything else of this process.
+                events.push_front(self.spawn(slot, generation, consumer_delay));
+            }
+            Action::Send {
+                slot,
+                generation,
+                message,
+            } => {
+                self.seats[slot].send(generation, &message);
+            }
+            Action::Terminate { slot, pid } => {
+                self.seats[slot].signal_script(&self.board, Signal::SIGTERM);
+                log::info!(
+                    "{} terminated{} pid={pid}",
+                    self.name(slot).role,
+                    self.name(slot).place
+                );
+                self.signal(pid, Signal::SIGTERM);
+            }
+            Action::Kill { slot, pid, why } => {
+                report::report_kill(&self.name(slot), pid, why);
+                self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
+                self.signal(pid, Signal::SIGKILL);
+            }
+            Action::AllReady => {
+                readiness.ready();
+                let workers = self
+                    .seats
+                    .iter()
+                    .filter(|seat| !matches!(seat.occupant, Occupant::Keeper))
+                    .count();
+                log::info!("master ready workers={workers}");
+            }
+            Action::Exit { status } => return Some(status),
+            Action::Report(fact) => {
+                if let Fact::StartRefused { slot, message } = &fact {
+                    self.refusal = Some(format!(
+                        "cannot start worker{}: {message}",
+                        self.name(*slot).place
+                    ));
+                }
+                report::report(&fact, |slot| self.name(slot));
+            }
+        }
+        None
+    }
+
+    fn signal(&self, pid: i32, signal: Signal) {
+        if let Err(err) = process::signal(pid, signal) {
+            log::error!("cannot send {signal} pid={pid} err={err}");
+        }
+    }
+
+    fn name(&self, slot: usize) -> Name {
+        match &self.seats[slot].occupant {
+            Occupant::Worker { pool, slot, .. } => Name {
+                role: "worker",
+                place: format!(" pool={} slot={slot}", self.config.pools[*pool].name),
+            },
+            Occupant::Keeper => Name {
+                role: "keeper",
+                place: String::new(),
+            },
+        }
+    }
+}
+
+/// Messages taken from one worker before its exit is believed; it cannot have had room for more.
+const MESSAGES_AT_ONCE: usize = 4096;
+
+impl Bells {
+    fn new(pools: usize) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let door = || EventFd::from_value_and_flags(0, flags | EfdFlags::EFD_SEMAPHORE);
+        Ok(Self {
+            doors: (0..pools).map(|_| door()).collect::<nix::Result<_>>()?,
+            keeper: EventFd::from_value_and_flags(0, flags)?,
+        })
+    }
+}
+
+/// A seat per worker, numbered on across pools, and one for the keeper when there is a queue to watch.
+fn seats(config: &Config, board: &Scoreboard) -> io::Result<Vec<Seat>> {
+    let mut seats = Vec::new();
+    let mut places = Vec::new();
+    let cores = crate::sys::affinity::usable_cores();
+    for (pool, settings) in config.pools.iter().enumerate() {
+        for slot in 0..settings.worker.count as u32 {
+            let place = board.claim(&settings.name, slot, &|place| places.contains(&place))?;
+            places.push(place);
+            let number = seats.len();
+            let core = birth::core(&settings.worker.affinity, &cores, &config.main.name, number);
+            seats.push(Seat::new(Occupant::Worker {
+                pool,
+                slot,
+                number,
+                place,
+                core,
+            }));
+        }
+    }
+    if config.pools.iter().any(|pool| pool.queue.is_some()) {
+        seats.push(Seat::new(Occupant::Keeper));
+    }
+    Ok(seats)
+}
+
+fn slot_policy(config: &Config, seat: &Seat, board: &Scoreboard) -> SlotPolicy {
+    match seat.occupant {
+        Occupant::Worker { pool, place, .. } => {
+            let Pool { run, worker, .. } = &config.pools[pool];
+            SlotPolicy {
+                role: Role::Worker,
+                start_timeout: worker.start_timeout,
+                memory_limit_bytes: run.memory_limit_bytes,
+                last_generation: board.record(place).generation(),
+            }
+        }
+        Occupant::Keeper => SlotPolicy {
+            role: Role::Keeper,
+            start_timeout: Duration::from_secs(10),
+            memory_limit_bytes: u64::MAX,
+            last_generation: 0,
+        },
+    }
+}
+
+/// Totals of all slots that live, over all their generations.
+fn totals(seats: &[Seat], board: &Scoreboard) -> crate::scoreboard::Totals {
+    let mut sum = crate::scoreboard::Totals::default();
+    for totals in seats
+        .iter()
+        .filter_map(|seat| seat.record(board))
+        .map(|record| record.totals())
+    {
+        sum.runs += totals.runs;
+        sum.failures += totals.failures;
+        sum.run_time += totals.run_time;
+        sum.reclaimed += totals.reclaimed;
+    }
+    sum
+}
+
+enum SeatToken {
+    Channel,
+    Watch,
+}
+
+fn channel_token(slot: usize) -> Token {
+    Token(SIGNALS.0 + 1 + TOKENS_PER_SEAT * slot)
+}
+
+fn watch_token(slot: usize) -> Token {
+    Token(channel_token(slot).0 + 1)
+}
+
+fn seat_of(token: Token, seats: usize) -> Option<(usize, SeatToken)> {
+    let place = token.0.checked_sub(SIGNALS.0 + 1)?;
+    let slot = place / TOKENS_PER_SEAT;
+    let kind = if place % TOKENS_PER_SEAT == 0 {
+        SeatToken::Channel
+    } else {
+        SeatToken::Watch
+    };
+    (slot < seats).then_some((slot, kind))
+}

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::map::SharedWords;
 use crate::sys::{locks, process};
 
+mod page;
 pub mod progress;
 mod record;
 
-pub use record::{Identity, Record, State};
+pub use page::Page;
+pub use record::{Ended, Identity, NO_SCRIPT, Record, State, Totals};
 
 /// Slots that a file has room for.
 pub const RECORDS: usize = 4096;
@@ -111,6 +113,12 @@ impl Scoreboard {
             place.ok_or_else(|| io::Error::other("the scoreboard has no room for another slot"))?;
         self.record(place).take_over(owner);
         Ok(place)
+    }
+
+    /// The record that a slot had, if it ever had one.
+    pub fn find(&self, pool: &str, slot: u32) -> Option<usize> {
+        let owner = record::owner(pool, slot);
+        (0..RECORDS).find(|place| self.record(*place).owner() == owner)
     }
 
     /// The record at this place.

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::progress::{Mark, OUTCOME_WORDS, Progress};
+use super::progress::{MAX_JOBS, Mark, OUTCOME_WORDS, Progress};
 use crate::sys::map::SharedWords;
 
 /// Words of a record. The order is the file's format.
@@ -113,6 +113,20 @@ pub struct Totals {
     pub reclaimed: u64,
 }
 
+/// `script_base` of a reservation that no script runs.
+pub const NO_SCRIPT: u64 = u64::MAX;
+
+/// What had become of a reservation when its worker ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Its first jobs that ended well.
+    pub done: usize,
+    /// Those that failed.
+    pub failed: usize,
+    /// Whether a further one had begun.
+    pub is_in_hand: bool,
+}
+
 /// The record of one slot.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -191,6 +205,11 @@ impl<'a> Record<'a> {
         self.set(word::SCRIPT_START, script.start_time);
         self.word(word::SCRIPT)
             .store(script.pid as u64, Ordering::Release);
+    }
+
+    /// A busy worker goes from one job to the next.
+    pub fn set_since(&self, since: Duration) {
+        self.set(word::SINCE_US, since.as_micros() as u64);
     }
 
     /// What the worker does, and since when (monotonic).
@@ -275,7 +294,8 @@ impl<'a> Record<'a> {
             .store(generation, Ordering::Release);
     }
 
-    /// Just before the first job of a reservation begins. `script_base`: runs that the script had finished by then.
+    /// Just before the first job of a reservation begins. `script_base`: runs that the script had finished by then,
+    /// or [`NO_SCRIPT`].
     pub fn begin_reservation(&self, number: u64, script_base: u64) {
         (0..OUTCOME_WORDS).for_each(|place| self.set(word::MARKS + place, 0));
         self.set(word::SCRIPT_BASE, script_base);
@@ -309,13 +329,42 @@ impl<'a> Record<'a> {
         (is_it && progress.number == number).then_some(progress)
     }
 
-    /// See [`Record::begin_reservation`].
-    pub fn script_base(&self) -> u64 {
-        self.get(word::SCRIPT_BASE)
+    /// Believes what the slot's script noted on its [`Page`](super::Page), if it was further than its worker knew:
+    /// replies that nobody read are finished work too. Only when the script is dead, and before the page is cleared.
+    pub fn adopt(&self, finished: u64) {
+        let base = self.get(word::SCRIPT_BASE);
+        if base == NO_SCRIPT {
+            return;
+        }
+        self.set(word::SCRIPT_BASE, NO_SCRIPT);
+        let progress = Progress::unpack(self.word(word::PROGRESS).load(Ordering::Acquire));
+        let noted = finished.wrapping_sub(base);
+        if noted <= MAX_JOBS as u64 && noted as usize > progress.ended {
+            let further = Progress {
+                ended: noted as usize,
+                ..progress
+            };
+            self.word(word::PROGRESS)
+                .store(further.pack(), Ordering::Release);
+        }
+    }
+
+    /// What had become of the reservation with this token and so many jobs.
+    pub fn ended_of(&self, nonce: u64, generation: u64, number: u64, jobs: usize) -> Ended {
+        let Some(progress) = self.progress_of(nonce, generation, number) else {
+            return Ended::default();
+        };
+        let ended = progress.ended.min(jobs);
+        let failed = self.failed_among(ended);
+        Ended {
+            done: ended - failed,
+            failed,
+            is_in_hand: ended < jobs,
+        }
     }
 
     /// How many of the first `ended` jobs failed.
-    pub fn failed_among(&self, ended: usize) -> usize {
+    fn failed_among(&self, ended: usize) -> usize {
         let mark = |place: usize| Mark::read(self.get(word::MARKS + 2 * place / 64), place);
         (0..ended)
             .filter(|place| mark(*place) != Mark::Done)
@@ -355,7 +404,16 @@ mod tests {
             })
         );
         assert_eq!(record.failed_among(3), 1);
-        assert_eq!(record.script_base(), 100);
+        let ended = |jobs| {
+            let Ended {
+                done,
+                failed,
+                is_in_hand,
+            } = record.ended_of(9, 2, 5, jobs);
+            (done, failed, is_in_hand)
+        };
+        assert_eq!(ended(10), (2, 1, true));
+        assert_eq!(ended(3), (2, 1, false));
         for (nonce, generation, number) in [(8, 2, 5), (9, 1, 5), (9, 2, 6)] {
             assert_eq!(record.progress_of(nonce, generation, number), None);
         }
@@ -395,6 +453,25 @@ mod tests {
             (2, (0, 0))
         );
         assert_eq!(record.totals().failures, 1);
+    }
+
+    #[test]
+    fn a_script_that_was_further_than_its_worker_knew_is_believed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let board = Scoreboard::open(&dir.path().join("t.board")).unwrap();
+        let record = board.record(0);
+        let ended_after = |finished| {
+            record.begin_tokens(9, 2);
+            record.begin_reservation(5, 100);
+            record.end_job(5, 0, Mark::Done);
+            record.adopt(finished);
+            // The page is cleared for the next script; what was adopted stays.
+            record.adopt(0);
+            record.ended_of(9, 2, 5, 10).done
+        };
+        assert_eq!(ended_after(104), 4);
+        assert_eq!(ended_after(101), 1);
+        assert_eq!(ended_after(0), 1, "a page of another script");
     }
 
     #[test]

@@ -9,4 +9,5 @@ pub mod map;
 pub mod memory;
 pub mod process;
 pub mod signals;
+pub mod spawn;
 pub mod title;

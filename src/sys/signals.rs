@@ -14,6 +14,11 @@ pub fn unblock_all() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
+/// Lets every signal through but this one, which stays pending until it is read from a signalfd.
+pub fn block_only(signal: Signal) {
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::from(signal)), None);
+}
+
 /// Gives every signal its default action, but ignores SIGPIPE (a write then fails, which is handled) and `ignored`.
 pub fn reset(ignored: &[Signal]) {
     for signal in Signal::iterator() {

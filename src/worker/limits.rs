@@ -1,4 +1,4 @@
-//! When a worker has done enough and is recycled: limits as drawn for one generation. Pure.
+//! When a worker has done enough and is recycled, and how long a script that died stays away. Pure.
 
 use std::time::Duration;
 
@@ -62,6 +62,46 @@ impl Limits {
     }
 }
 
+/// A script that lived for so long has no history of deaths.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LAST_DELAY: Duration = Duration::from_secs(30);
+
+/// Deaths in a row of a worker's script: after the first it is started at once, then after 100 ms doubling to 30 s,
+/// each drawn from its upper half.
+#[derive(Clone, Debug)]
+pub struct Restarts {
+    deaths: u32,
+    random: u64,
+}
+
+impl Restarts {
+    /// Workers need different seeds, so that scripts that died together do not start together.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            deaths: 0,
+            random: seed,
+        }
+    }
+
+    /// The delay before the next start of a script that lived for so long.
+    pub fn next_delay(&mut self, lived: Duration) -> Duration {
+        if lived >= HEALTHY_AFTER {
+            self.deaths = 0;
+        }
+        self.deaths = self.deaths.saturating_add(1);
+        let Some(doublings) = self.deaths.checked_sub(2) else {
+            return Duration::ZERO;
+        };
+        self.random = split_mix(self.random);
+        let share = (self.random >> 11) as f64 / (1u64 << 53) as f64;
+        let full = FIRST_DELAY
+            .saturating_mul(1 << doublings.min(16))
+            .min(LAST_DELAY);
+        full.mul_f64(0.5 + 0.5 * share)
+    }
+}
+
 /// Sebastiano Vigna's splitmix64: one step of a generator that is good enough for jitter.
 fn split_mix(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -96,7 +136,22 @@ mod tests {
             None
         );
         assert_eq!(limits.may_sleep(SECOND, SECOND), None);
-        assert_eq!(limits.runs_left(5), u64::MAX - 5 + 5);
+        assert_eq!(limits.runs_left(5), u64::MAX);
+    }
+
+    #[test]
+    fn a_script_that_keeps_dying_is_started_ever_later_and_a_healthy_one_at_once() {
+        let mut restarts = Restarts::new(3);
+        let delays: Vec<u128> = (0..12)
+            .map(|_| restarts.next_delay(SECOND).as_millis())
+            .collect();
+        assert_eq!(delays[0], 0);
+        assert!(
+            (50..=100).contains(&delays[1]) && (100..=200).contains(&delays[2]),
+            "{delays:?}"
+        );
+        assert!((15_000..=30_000).contains(&delays[11]), "{delays:?}");
+        assert_eq!(restarts.next_delay(10 * SECOND), Duration::ZERO);
     }
 
     #[test]

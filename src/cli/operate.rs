@@ -1,0 +1,137 @@
+//! Commands to a running daemon, through its admin port.
+
+use std::time::{Duration, Instant};
+
+use super::client::{self, Client, ClientError};
+use crate::config::Config;
+use crate::daemon::{Failure, Files, pidfile, status};
+use crate::resp::Reply;
+
+/// For connecting, and for the reply.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `stark info [SECTION...]`.
+pub fn info(config: &Config, sections: &[String]) -> Result<u8, Failure> {
+    let words: Vec<&str> = ["INFO"]
+        .into_iter()
+        .chain(sections.iter().map(String::as_str))
+        .collect();
+    print_reply(config, &words)
+}
+
+/// `stark ping`.
+pub fn ping(config: &Config) -> Result<u8, Failure> {
+    print_reply(config, &["PING"])
+}
+
+/// `stark shutdown [now]`.
+pub fn shutdown(config: &Config, is_now: bool) -> Result<u8, Failure> {
+    print_reply(
+        config,
+        if is_now {
+            &["SHUTDOWN", "NOW"]
+        } else {
+            &["SHUTDOWN"]
+        },
+    )
+}
+
+/// `stark status`: from the pidfile's lock, so that it tells the truth also when the admin port does not answer.
+pub fn status(config: &Config) -> Result<u8, Failure> {
+    let name = &config.main.name;
+    let Some(pid) = pidfile::holder(&config.main.pid_file) else {
+        println!("{name}: not running");
+        return Ok(status::NOT_RUNNING);
+    };
+    let info = match ask(config, &["INFO"]) {
+        Ok(Reply::Bulk(info)) => String::from_utf8_lossy(&info).into_owned(),
+        Ok(_) => {
+            return Err(Failure::new(
+                status::FAILED,
+                format!("{name}: running, pid {pid}, but it tells nothing"),
+            ));
+        }
+        Err(err) => {
+            return Err(Failure::new(
+                status::FAILED,
+                format!("{name}: running, pid {pid}, but {err}"),
+            ));
+        }
+    };
+    let field = |name: &str| {
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map_or_else(|| "?".into(), |value| value.trim().to_string())
+    };
+    println!(
+        "{name}: {} for {}, pid {pid}, port {}, {} of {} workers alive, {} busy, {} runs, {} failed",
+        field("state"),
+        field("uptime_human"),
+        port(config),
+        field("worker_alive"),
+        field("worker_max"),
+        field("worker_busy"),
+        field("run_count"),
+        field("run_failures"),
+    );
+    Ok(0)
+}
+
+/// `stark stop`: the lock of the pidfile ends with the daemon, whatever else happens.
+pub fn stop(config: &Config) -> Result<u8, Failure> {
+    let name = &config.main.name;
+    let Some(pid) = pidfile::holder(&config.main.pid_file) else {
+        println!("{name}: not running");
+        return Ok(0);
+    };
+    ask(config, &["SHUTDOWN"])
+        .map_err(|err| Failure::new(status::FAILED, format!("cannot stop pid {pid}: {err}")))?;
+    // Jobs in hand, then SIGTERM, then SIGKILL, then the keeper: the daemon's own limits, and a little more.
+    let limit = config.main.shutdown_timeout + Duration::from_secs(20);
+    let deadline = Instant::now() + limit;
+    while pidfile::holder(&config.main.pid_file) == Some(pid) {
+        if Instant::now() > deadline {
+            let message = format!(
+                "cannot stop pid {pid}: still running after {} s",
+                limit.as_secs()
+            );
+            return Err(Failure::new(status::FAILED, message));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(0)
+}
+
+fn print_reply(config: &Config, words: &[&str]) -> Result<u8, Failure> {
+    let reply = ask(config, words).map_err(|err| Failure::new(status::FAILED, err.to_string()))?;
+    if let Reply::Error(err) = &reply {
+        return Err(Failure::new(
+            status::FAILED,
+            format!("the daemon says: {err}"),
+        ));
+    }
+    client::print(&reply, &mut std::io::stdout().lock())
+        .map_err(|err| Failure::new(status::FAILED, format!("cannot print the reply: {err}")))?;
+    Ok(0)
+}
+
+fn ask(config: &Config, words: &[&str]) -> Result<Reply, ClientError> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    Client::connect(&config.main.host, port(config), TIMEOUT)?.ask(&words)
+}
+
+/// The port in the settings, or the one that the kernel chose for a daemon with port 0.
+fn port(config: &Config) -> u16 {
+    let chosen = || {
+        std::fs::read_to_string(Files::of(&config.main).port())
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    match config.main.port {
+        0 => chosen().unwrap_or(0),
+        port => port,
+    }
+}

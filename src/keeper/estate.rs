@@ -1,0 +1,102 @@
+//! Reserved lists of this daemon whose slots are no more (a lower count, another pool): their jobs go back to the
+//! queue. Slots that live reclaim their own.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use crate::config;
+use crate::queue::{Identity, Queue, QueueError, Registered, Settled};
+use crate::scoreboard::{Page, Scoreboard};
+
+/// What is left to look after.
+pub struct Estate<'a> {
+    queue: Queue,
+    living: HashSet<(String, u32)>,
+    page: &'a dyn Fn(&str, u32) -> PathBuf,
+    is_done: bool,
+}
+
+impl<'a> Estate<'a> {
+    /// Everything registered under this identity's node but the slots that live.
+    pub fn new(
+        settings: &config::Queue,
+        identity: Identity,
+        slots: &[(String, u32, usize)],
+        page: &'a dyn Fn(&str, u32) -> PathBuf,
+    ) -> Self {
+        let living = slots
+            .iter()
+            .map(|(pool, slot, _)| (pool.clone(), *slot))
+            .collect();
+        Self {
+            queue: Queue::new(settings, identity),
+            living,
+            page,
+            is_done: false,
+        }
+    }
+
+    /// Puts back what can be put back now; slots whose worker (of an older master) still lives are tried again.
+    ///
+    /// # Errors
+    /// As the store answers.
+    pub fn settle(&mut self, board: &Scoreboard) -> Result<(), QueueError> {
+        if self.is_done {
+            return Ok(());
+        }
+        let lists = self.queue.registered()?;
+        let mut is_done = true;
+        for list in &lists {
+            let is_living = self.living.contains(&(list.pool.clone(), list.slot));
+            is_done &= is_living || self.settle_one(board, list)?;
+        }
+        self.is_done = is_done;
+        if is_done {
+            self.queue.disconnect();
+        }
+        Ok(())
+    }
+
+    fn settle_one(&mut self, board: &Scoreboard, list: &Registered) -> Result<bool, QueueError> {
+        let place = board.find(&list.pool, list.slot);
+        // Held until the list is settled; closing it gives the lock back.
+        let _lock = match place.map(|place| board.lock(place)) {
+            Some(Ok(Some(lock))) => Some(lock),
+            Some(Ok(None)) => return Ok(false),
+            Some(Err(err)) => {
+                log::error!(
+                    "cannot lock slot pool={} slot={} err={err}",
+                    list.pool,
+                    list.slot
+                );
+                return Ok(false);
+            }
+            None => None,
+        };
+        let record = place.map(|place| board.record(place));
+        if let Some(record) = &record
+            && let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot))
+        {
+            record.adopt(page.finished());
+        }
+        let reclaimed = self.queue.reclaim_registered(list, &|token, jobs| {
+            let Some(record) = &record else {
+                return Settled::default();
+            };
+            let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
+            Settled {
+                done: ended.done,
+                failed: ended.failed,
+            }
+        })?;
+        if let Some(reclaimed) = reclaimed {
+            log::info!(
+                "reclaimed of a slot that is no more pool={} slot={} jobs={}",
+                list.pool,
+                list.slot,
+                reclaimed.given_back
+            );
+        }
+        Ok(true)
+    }
+}

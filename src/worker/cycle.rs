@@ -1,0 +1,350 @@
+//! The loop over jobs: reserve, run, settle; wait when there is nothing to do. It ends on an order, at a limit, or when
+//! the consumer cannot go on.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::control::{Orders, round_up};
+use super::hold::{Answer, Hold};
+use super::life::Birth;
+use super::limits::Limits;
+use super::runner::Runner;
+use crate::channel::message::{RecycleReason, ToMaster};
+use crate::config::Prefetch;
+use crate::consumer::{Outcome, Ran};
+use crate::queue::{Batch, Measured, Reservation, Settled};
+use crate::scoreboard::progress::Mark;
+use crate::scoreboard::{Record, State};
+use crate::sys::clock;
+
+/// Reserved at most by a pool: the `divisor`th part of what waits, so that short queues are shared.
+const SHARES_PER_WORKER: usize = 2;
+
+/// Why the loop ended.
+pub enum End {
+    /// Told to leave.
+    Ordered,
+    /// By its own decision.
+    Recycle(RecycleReason),
+    /// The consumer cannot be started again, in its own words.
+    CannotStart(String),
+}
+
+/// One worker's loop.
+pub struct Cycle<'a> {
+    birth: &'a Birth<'a>,
+    record: Record<'a>,
+    orders: &'a Orders,
+    limits: Limits,
+    born: Instant,
+    idle_since: Instant,
+    runs: u64,
+    batch: Batch,
+    shown: State,
+    has_reclaimed: bool,
+}
+
+/// What running a reservation came to.
+enum Worked {
+    /// All of it ended.
+    All(Settled),
+    /// So much ended; the rest was not begun, or is to be begun again.
+    Some(Settled),
+    /// The same, and the consumer is gone.
+    Gone(Settled, String),
+}
+
+impl<'a> Cycle<'a> {
+    /// Before the first job.
+    pub fn new(birth: &'a Birth<'a>, record: Record<'a>, orders: &'a Orders) -> Self {
+        let worker = &birth.pool.worker;
+        let seed = birth.nonce ^ birth.generation << 32 ^ birth.place as u64;
+        let prefetch = birth
+            .pool
+            .queue
+            .as_ref()
+            .map_or(Prefetch::Auto, |queue| queue.prefetch);
+        let now = Instant::now();
+        Self {
+            birth,
+            record,
+            orders,
+            limits: Limits::draw(
+                worker.max_run_count,
+                worker.max_run_time,
+                worker.max_idle_time,
+                worker.jitter,
+                seed,
+            ),
+            born: now,
+            idle_since: now,
+            runs: 0,
+            batch: Batch::new(prefetch),
+            shown: State::Starting,
+            has_reclaimed: false,
+        }
+    }
+
+    /// Shows what the worker does, on the scoreboard and in its title.
+    pub fn show(&mut self, state: State) {
+        self.record.set_state(state, clock::monotonic());
+        if self.shown != state {
+            self.shown = state;
+            self.birth.show(state);
+        }
+    }
+
+    /// Tells the master that a decision of this worker's own ends it.
+    pub fn announce(&self, end: &End) {
+        match end {
+            End::Ordered => {}
+            End::Recycle(reason) => {
+                self.birth.channel.send(&ToMaster::Recycling(*reason));
+            }
+            End::CannotStart(message) => {
+                self.birth.channel.send(&ToMaster::Failed {
+                    message: message.clone(),
+                });
+            }
+        }
+    }
+
+    /// Tries once to put back what the predecessor had reserved; the master learns when it is back.
+    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) {
+        if hold.is_none_or(|hold| matches!(hold.reclaim(), Answer::Done(()))) {
+            self.tell_reclaimed();
+        }
+    }
+
+    /// Works on the queue.
+    pub fn run_queue(&mut self, hold: &mut Hold<'_>, runner: &mut Runner<'_>) -> End {
+        let divisor = SHARES_PER_WORKER * self.birth.pool.worker.count;
+        loop {
+            if let Some(end) = self.end() {
+                return end;
+            }
+            let left = usize::try_from(self.limits.runs_left(self.runs)).unwrap_or(usize::MAX);
+            match hold.turn(self.batch.size().min(left), divisor) {
+                Answer::Done(reservation) if reservation.jobs.is_empty() => {
+                    self.tell_reclaimed();
+                    self.rest(hold);
+                }
+                Answer::Done(reservation) => {
+                    self.tell_reclaimed();
+                    let worked = self.work(&reservation, runner);
+                    if let Some(end) = self.settle(worked, hold, runner) {
+                        return end;
+                    }
+                }
+                Answer::TakenOver => {}
+                Answer::Away(delay) => {
+                    self.show(State::Away);
+                    self.orders.wait(delay);
+                }
+            }
+        }
+    }
+
+    /// Calls the consumer again and again: pools without queue.
+    pub fn run_loop(&mut self, runner: &mut Runner<'_>) -> End {
+        loop {
+            if let Some(end) = self.end() {
+                return end;
+            }
+            let began = Instant::now();
+            self.show(State::Busy);
+            let ran = runner.run_idle();
+            let took = began.elapsed();
+            match ran {
+                Ok(Ran::Nothing) => {
+                    // Every call counts as a run; this one was no work.
+                    self.count(took, false);
+                    self.show(State::Idle);
+                    self.orders.wait(self.birth.pool.worker.empty_sleep);
+                }
+                Ok(Ran::Something) => {
+                    self.count(took, false);
+                    self.idle_since = Instant::now();
+                }
+                Ok(Ran::Failed(reason)) => {
+                    self.count(took, true);
+                    log::warn!("run failed {} reason={reason:?}", self.birth.label());
+                }
+                Err(how) => {
+                    self.count(took, true);
+                    if let Some(end) = self.restart(runner, &how) {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&self) -> Option<End> {
+        if self.orders.must_leave() {
+            return Some(self.orders.own_reason().map_or(End::Ordered, End::Recycle));
+        }
+        let reached =
+            self.limits
+                .reached(self.runs, self.born.elapsed(), self.idle_since.elapsed());
+        reached.map(End::Recycle)
+    }
+
+    /// The former reservation of this slot is back: the master forks the next generation without delay from now on.
+    fn tell_reclaimed(&mut self) {
+        if !std::mem::replace(&mut self.has_reclaimed, true) {
+            self.birth.channel.send(&ToMaster::Reclaimed);
+        }
+    }
+
+    fn work(&mut self, reservation: &Reservation, runner: &mut Runner<'_>) -> Worked {
+        let number = reservation.token.number;
+        let jobs = &reservation.jobs;
+        self.record.begin_reservation(number, runner.finished());
+        self.show(State::Busy);
+        let mut settled = Settled::default();
+        let mut longest = Duration::ZERO;
+        let (began, mut job_began) = (Instant::now(), Instant::now());
+        let (record, label) = (self.record, self.birth);
+        let end = runner.run(jobs, self.orders, &mut |place, outcome| {
+            let now = Instant::now();
+            let took = now - job_began;
+            job_began = now;
+            longest = longest.max(took);
+            let mark = judge(&outcome, || {
+                format!("{} id={}", label.label(), jobs[place].id())
+            });
+            match mark {
+                Mark::Done => settled.done += 1,
+                Mark::Failed | Mark::Retry | Mark::Bury => settled.failed += 1,
+            }
+            record.count_run(took, mark != Mark::Done);
+            record.end_job(number, place, mark);
+            record.set_since(clock::monotonic());
+        });
+        self.runs += settled.ended() as u64;
+        self.idle_since = Instant::now();
+        self.batch.learn(Measured {
+            jobs: settled.ended(),
+            busy: began.elapsed(),
+            longest,
+            payload_bytes: reservation.payload_bytes,
+        });
+        match end {
+            Err(how) => Worked::Gone(settled, how),
+            Ok(()) if settled.ended() == jobs.len() => Worked::All(settled),
+            Ok(()) => Worked::Some(settled),
+        }
+    }
+
+    /// After a reservation: all settled by the next turn, or the rest given back now.
+    fn settle(
+        &mut self,
+        worked: Worked,
+        hold: &mut Hold<'_>,
+        runner: &mut Runner<'_>,
+    ) -> Option<End> {
+        match worked {
+            Worked::All(settled) => {
+                hold.ended(settled);
+                None
+            }
+            Worked::Some(settled) => {
+                hold.ended(settled);
+                self.give_back(hold);
+                None
+            }
+            Worked::Gone(settled, how) => {
+                hold.ended(settled);
+                self.give_back(hold);
+                self.restart(runner, &how)
+            }
+        }
+    }
+
+    /// Until the store has it, or an order comes: then the successor does it.
+    fn give_back(&mut self, hold: &mut Hold<'_>) {
+        while let Answer::Away(delay) = hold.leave() {
+            self.show(State::Away);
+            if self.orders.wait(delay) {
+                break;
+            }
+        }
+    }
+
+    fn restart(&mut self, runner: &mut Runner<'_>, how: &str) -> Option<End> {
+        log::warn!("script gone {} reason={how:?}", self.birth.label());
+        let delay = runner.next_delay();
+        if !delay.is_zero() {
+            self.show(State::Backoff);
+            self.record
+                .set_next_start_ms((clock::monotonic() + delay).as_millis() as u64);
+            let is_ordered = self.orders.wait(delay);
+            self.record.set_next_start_ms(0);
+            if is_ordered {
+                return None;
+            }
+        }
+        self.show(State::Starting);
+        match runner.start(self.orders) {
+            Ok(()) => None,
+            Err(_) if self.orders.must_leave() => None,
+            Err(message) => Some(End::CannotStart(message)),
+        }
+    }
+
+    /// Nothing is waiting. The first time one more turn follows, since a job may have come before the keeper could see
+    /// that we are idle; then we sleep.
+    fn rest(&mut self, hold: &mut Hold<'_>) {
+        if self.shown != State::Idle {
+            self.show(State::Idle);
+            if self.birth.board.keeper_watches().load(Ordering::SeqCst) == 0 {
+                let _ = self.birth.keeper_bell.write(1);
+            }
+            return;
+        }
+        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
+        let limit = self
+            .limits
+            .may_sleep(age, idle)
+            .map_or(PollTimeout::NONE, round_up);
+        let mut fds: Vec<PollFd<'_>> = [
+            Some(self.orders.wake()),
+            Some(self.birth.doorbell.as_fd()),
+            hold.fd(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|fd: BorrowedFd<'_>| PollFd::new(fd, PollFlags::POLLIN))
+        .collect();
+        let _ = poll(&mut fds, limit);
+        let has_hung_up = fds.get(2).is_some_and(|fd| fd.any() == Some(true));
+        // Another worker may have taken the ring: then this turn finds nothing.
+        let _ = self.birth.doorbell.read();
+        if has_hung_up {
+            hold.disconnect();
+        }
+    }
+
+    fn count(&mut self, took: Duration, is_failure: bool) {
+        self.runs += 1;
+        self.record.count_run(took, is_failure);
+    }
+}
+
+/// How an outcome is marked; everything but done is logged. Retry and bury count as failed: what is to become of such
+/// jobs is not part of this version, and a failed job is logged and acknowledged.
+fn judge(outcome: &Outcome, job: impl Fn() -> String) -> Mark {
+    match outcome {
+        Outcome::Done => return Mark::Done,
+        Outcome::Failed(reason) => log::warn!("job failed {} reason={reason:?}", job()),
+        Outcome::Retry { reason, .. } => {
+            log::warn!("job failed {} wants=retry reason={reason:?}", job())
+        }
+        Outcome::Bury(reason) => log::warn!("job failed {} wants=bury reason={reason:?}", job()),
+    }
+    Mark::Failed
+}

@@ -1,0 +1,198 @@
+//! A worker's hold on the queue: reclaim, open, turn, turn, ..., leave, in this order and again from the start when
+//! the reservation was taken over; and what an outage does to it. What is settled is remembered here until the store
+//! has it.
+
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::queue::{Backoff, Identity, Queue, QueueError, Reservation, Settled};
+use crate::scoreboard::Record;
+
+/// Whether the store did what was asked.
+pub enum Answer<T> {
+    /// It did.
+    Done(T),
+    /// The reservation was taken over; the next call begins anew.
+    TakenOver,
+    /// It is away: ask again after this.
+    Away(Duration),
+}
+
+/// The worker's side of its reserved list.
+pub struct Hold<'a> {
+    queue: Queue,
+    stage: Stage,
+    record: Record<'a>,
+    nonce: u64,
+    generation: u64,
+    label: &'a str,
+    backoff: Backoff,
+    outage: Option<Instant>,
+}
+
+/// Where the hold stands.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// A predecessor's reservation may be there.
+    Former,
+    /// No list of ours is there.
+    Closed,
+    /// Ours; this much of the reservation has ended.
+    Open(Settled),
+}
+
+impl<'a> Hold<'a> {
+    /// No I/O yet.
+    pub fn new(
+        settings: &config::Queue,
+        identity: Identity,
+        record: Record<'a>,
+        label: &'a str,
+    ) -> Self {
+        Self {
+            nonce: identity.nonce,
+            generation: identity.generation,
+            backoff: Backoff::new(identity.nonce ^ u64::from(std::process::id())),
+            queue: Queue::new(settings, identity),
+            stage: Stage::Former,
+            record,
+            label,
+            outage: None,
+        }
+    }
+
+    /// Puts back what a predecessor had reserved; nothing to do when that was done.
+    pub fn reclaim(&mut self) -> Answer<()> {
+        let Stage::Former = self.stage else {
+            return Answer::Done(());
+        };
+        let record = self.record;
+        let reclaimed = self.queue.reclaim(&|token, jobs| {
+            let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
+            Settled {
+                done: ended.done,
+                failed: ended.failed,
+            }
+        });
+        match reclaimed {
+            Ok(reclaimed) => {
+                if let Some(reclaimed) = reclaimed.filter(|reclaimed| reclaimed.given_back > 0) {
+                    self.record.count_reclaimed(reclaimed.given_back as u64);
+                    log::info!(
+                        "reclaimed {} jobs={} settled={}",
+                        self.label,
+                        reclaimed.given_back,
+                        reclaimed.settled.ended()
+                    );
+                }
+                self.record.begin_tokens(self.nonce, self.generation);
+                self.stage = Stage::Closed;
+                self.is_back();
+                Answer::Done(())
+            }
+            Err(err) => self.failed(&err),
+        }
+    }
+
+    /// Settles what has ended and reserves up to `most` jobs.
+    pub fn turn(&mut self, most: usize, divisor: usize) -> Answer<Reservation> {
+        match self.reclaim() {
+            Answer::Done(()) => {}
+            Answer::TakenOver => return Answer::TakenOver,
+            Answer::Away(delay) => return Answer::Away(delay),
+        }
+        if let Stage::Closed = self.stage {
+            match self.queue.open() {
+                Ok(()) => self.stage = Stage::Open(Settled::default()),
+                Err(err) => return self.failed(&err),
+            }
+        }
+        let Stage::Open(settled) = self.stage else {
+            return Answer::TakenOver;
+        };
+        match self.queue.turn(settled, most, divisor) {
+            Ok(reservation) => {
+                self.stage = Stage::Open(Settled::default());
+                self.is_back();
+                Answer::Done(reservation)
+            }
+            Err(err) => self.failed(&err),
+        }
+    }
+
+    /// So much of the reservation has ended; told to the store by the next turn.
+    pub fn ended(&mut self, settled: Settled) {
+        if let Stage::Open(_) = self.stage {
+            self.stage = Stage::Open(settled);
+        }
+    }
+
+    /// Settles what has ended and gives back the rest, in order, to the head of the queue.
+    pub fn leave(&mut self) -> Answer<()> {
+        let Stage::Open(settled) = self.stage else {
+            return Answer::Done(());
+        };
+        match self.queue.leave(settled) {
+            Ok(given_back) => {
+                if given_back > 0 {
+                    log::debug!("gave back {} jobs={given_back}", self.label);
+                }
+                self.stage = Stage::Closed;
+                self.is_back();
+                Answer::Done(())
+            }
+            Err(err) => self.failed(&err),
+        }
+    }
+
+    /// The socket, to see the server hang up while nothing is asked.
+    pub fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.queue.fd()
+    }
+
+    /// The server has hung up.
+    pub fn disconnect(&mut self) {
+        self.queue.disconnect();
+    }
+
+    /// Lists that others must reclaim are none of ours: what is ours stays in the store until our successor comes.
+    fn failed<T>(&mut self, err: &QueueError) -> Answer<T> {
+        match err {
+            QueueError::Lost => {
+                let had_jobs = matches!(self.stage, Stage::Open(settled) if settled.ended() > 0);
+                let level = if had_jobs {
+                    log::Level::Warn
+                } else {
+                    log::Level::Info
+                };
+                log::log!(
+                    level,
+                    "reservation lost, beginning anew {} err={:?}",
+                    self.label,
+                    err.to_string()
+                );
+                self.stage = Stage::Former;
+                return Answer::TakenOver;
+            }
+            // The keeper says this for the whole daemon, once per outage.
+            QueueError::Unavailable(_) if self.outage.is_none() => {
+                log::debug!("redis unavailable {} err={:?}", self.label, err.to_string());
+            }
+            QueueError::Refused(_) if self.outage.is_none() => log::error!("{err} {}", self.label),
+            QueueError::Unavailable(_) | QueueError::Refused(_) => {}
+        }
+        self.outage.get_or_insert_with(Instant::now);
+        Answer::Away(self.backoff.next_delay())
+    }
+
+    fn is_back(&mut self) {
+        if let Some(since) = self.outage.take() {
+            log::debug!(
+                "redis back {} down_ms={}",
+                self.label,
+                since.elapsed().as_millis()
+            );
+            self.backoff.reset();
+        }
+    }
+}

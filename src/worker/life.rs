@@ -1,0 +1,209 @@
+//! A worker's life, from the fork to its exit status: it takes its slot's lock, puts back what its predecessor left,
+//! starts the consumer, works, gives back and leaves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+
+use super::control::{Control, Orders};
+use super::cycle::{Cycle, End};
+use super::hold::Hold;
+use super::runner::Runner;
+use crate::channel::WorkerEnd;
+use crate::channel::message::ToMaster;
+use crate::config::Pool;
+use crate::queue;
+use crate::scoreboard::{Identity, Page, Record, Scoreboard, State};
+use crate::sys::{affinity, clock, process, title};
+
+/// The consumer cannot be started.
+const STATUS_CANNOT_START: i32 = 69;
+/// Another process holds the slot's lock, or the kernel refused a file or a thread. 0 is drained or recycled, 70 a
+/// panic, 71 a job that outlived the master's end for too long.
+const STATUS_NO_SLOT: i32 = 72;
+
+/// What a worker is born with.
+pub struct Birth<'a> {
+    /// The daemon's name.
+    pub daemon: &'a str,
+    /// stark's version.
+    pub version: &'a str,
+    /// Settings of its pool.
+    pub pool: &'a Pool,
+    /// Its slot in the pool.
+    pub slot: u32,
+    /// Its number across pools.
+    pub number: usize,
+    /// Place of its record.
+    pub place: usize,
+    /// Which process of the slot it is.
+    pub generation: u64,
+    /// Where it is pinned.
+    pub core: Option<usize>,
+    /// How long its consumer waits to be started; it reclaims at once.
+    pub consumer_delay: Duration,
+    /// The daemon's node in the store.
+    pub node: &'a str,
+    /// Of this start of the daemon.
+    pub nonce: u64,
+    /// The scoreboard.
+    pub board: Arc<Scoreboard>,
+    /// Its end of the channel.
+    pub channel: Arc<WorkerEnd>,
+    /// Wakes it when it is idle.
+    pub doorbell: &'a EventFd,
+    /// Tells the keeper that somebody is idle.
+    pub keeper_bell: &'a EventFd,
+    /// Where its script notes finished runs.
+    pub page: PathBuf,
+    /// From the master's end to its own.
+    pub shutdown_timeout: Duration,
+}
+
+impl Birth<'_> {
+    /// How the worker names itself in log lines: `pool=mail slot=3`.
+    pub fn label(&self) -> String {
+        format!("pool={} slot={}", self.pool.name, self.slot)
+    }
+
+    /// Shows in `ps` what the worker does.
+    pub fn show(&self, state: State) {
+        title::set(&format!(
+            "stark: {} worker {} [{}]",
+            self.daemon,
+            self.number,
+            state.name()
+        ));
+    }
+
+    fn identity(&self) -> queue::Identity {
+        queue::Identity {
+            node: self.node.into(),
+            nonce: self.nonce,
+            pool: self.pool.name.clone(),
+            slot: self.slot,
+            generation: self.generation,
+        }
+    }
+}
+
+/// Lives; returns the exit status.
+pub fn live(birth: Birth<'_>) -> i32 {
+    match prepare(&birth) {
+        Ok((_slot_lock, page, orders)) => work(&birth, &page, &orders),
+        Err(err) => {
+            log::error!("cannot take slot {} err={err:?}", birth.label());
+            STATUS_NO_SLOT
+        }
+    }
+}
+
+/// The slot's lock, which lasts as long as the file is open, the page of its script, and the control thread's orders.
+fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), String> {
+    let board = &birth.board;
+    let lock = board.lock(birth.place).map_err(|err| err.to_string())?;
+    let lock = lock.ok_or("another worker lives there")?;
+    if let Some(core) = birth.core
+        && !affinity::pin_to(core)
+    {
+        log::warn!("cannot pin {} core={core}", birth.label());
+    }
+    if birth.pool.worker.nice != 0
+        && let Err(err) = process::add_niceness(birth.pool.worker.nice)
+    {
+        log::warn!("cannot change niceness {} err={err}", birth.label());
+    }
+    board
+        .record(birth.place)
+        .move_in(birth.generation, Identity::of(std::process::id() as i32));
+    let control = Control {
+        channel: Arc::clone(&birth.channel),
+        board: Arc::clone(board),
+        place: Some(birth.place),
+        memory_limit_bytes: birth.pool.run.memory_limit_bytes,
+        shutdown_timeout: birth.shutdown_timeout,
+    };
+    let orders = control.start().map_err(|err| err.to_string())?;
+    let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
+    Ok((lock, page, orders))
+}
+
+fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
+    let record = birth.board.record(birth.place);
+    // It may still run a job, and note it as finished: only when it is dead is the count final.
+    if birth.board.is_of_this_boot() {
+        end_former_script(&record);
+    }
+    record.adopt(page.finished());
+    record.set_script(Identity::default());
+    let label = birth.label();
+    let mut cycle = Cycle::new(birth, record, orders);
+    let settings = birth.pool.queue.as_ref();
+    let mut hold = settings.map(|queue| Hold::new(queue, birth.identity(), record, &label));
+    // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
+    cycle.reclaim(hold.as_mut());
+    wait_for_start(birth, &record, orders);
+    if orders.must_leave() {
+        return 0;
+    }
+    let mut runner = Runner::new(birth, record, page);
+    cycle.show(State::Starting);
+    if let Err(message) = runner.start(orders) {
+        if orders.must_leave() {
+            return 0;
+        }
+        birth.channel.send(&ToMaster::Failed { message });
+        return STATUS_CANNOT_START;
+    }
+    birth.channel.send(&ToMaster::Ready);
+    let end = match &mut hold {
+        Some(hold) => cycle.run_queue(hold, &mut runner),
+        None => cycle.run_loop(&mut runner),
+    };
+    cycle.announce(&end);
+    cycle.show(State::Draining);
+    if let Some(hold) = &mut hold {
+        // With the store away it stays reserved, and the next worker of this slot reclaims it.
+        hold.leave();
+    }
+    runner.complete();
+    match end {
+        End::Ordered | End::Recycle(_) => 0,
+        End::CannotStart(_) => STATUS_CANNOT_START,
+    }
+}
+
+/// Kills a script that outlived its worker, with its group, and waits until it is dead.
+fn end_former_script(record: &Record<'_>) {
+    let script = record.script();
+    // Watched first: the descriptor then speaks of this process and of no later one.
+    let Ok(watch) = process::watch(script.pid) else {
+        return;
+    };
+    if !script.is_alive() {
+        return;
+    }
+    let _ = process::signal_group(script.pid, Signal::SIGKILL);
+    let mut fds = [PollFd::new(
+        std::os::fd::AsFd::as_fd(&watch),
+        PollFlags::POLLIN,
+    )];
+    while poll(&mut fds, PollTimeout::NONE).is_err() {}
+}
+
+fn wait_for_start(birth: &Birth<'_>, record: &Record<'_>, orders: &Orders) {
+    let delay = birth.consumer_delay;
+    if delay.is_zero() {
+        return;
+    }
+    let at = clock::monotonic() + delay;
+    record.set_state(State::Backoff, clock::monotonic());
+    birth.show(State::Backoff);
+    record.set_next_start_ms(at.as_millis() as u64);
+    orders.wait(delay);
+    record.set_next_start_ms(0);
+}

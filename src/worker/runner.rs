@@ -1,0 +1,246 @@
+//! What runs a worker's jobs: a native consumer in this process, or a script beside it, which is started again when it
+//! dies.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::eventfd::EventFd;
+
+use super::control::Orders;
+use super::life::Birth;
+use super::limits::Restarts;
+use crate::config::{Pool, Program};
+use crate::consumer::script::{self, BatchEnd, Death, Script, ScriptSpec, StartError};
+use crate::consumer::{self, Consumer, Outcome, Ran, WorkerInfo, builtin};
+use crate::queue::Job;
+use crate::scoreboard::{Identity, NO_SCRIPT, Page, Record};
+
+/// What a script has for `complete` and its exit.
+const COMPLETE_GRACE: Duration = Duration::from_secs(5);
+
+/// The consumer of one worker.
+pub struct Runner<'a> {
+    info: WorkerInfo,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Native(Box<dyn Consumer>),
+    Script(Box<Beside<'a>>),
+}
+
+/// A script beside the worker.
+struct Beside<'a> {
+    spec: ScriptSpec,
+    page: &'a Page,
+    record: Record<'a>,
+    script: Option<Script>,
+    started: Instant,
+    restarts: Restarts,
+}
+
+impl<'a> Runner<'a> {
+    /// Nothing is started yet. `page`: where the slot's script notes its runs.
+    pub fn new(birth: &Birth<'_>, record: Record<'a>, page: &'a Page) -> Self {
+        let Pool { name, run, env, .. } = birth.pool;
+        let info = WorkerInfo {
+            name: birth.daemon.into(),
+            pool: name.clone(),
+            index: birth.slot as usize,
+            generation: birth.generation,
+            version: birth.version.into(),
+        };
+        let kind = match &run.program {
+            Program::Builtin(which) => Kind::Native(builtin::builtin(*which)),
+            Program::Script { file, interpreter } => Kind::Script(Box::new(Beside {
+                spec: ScriptSpec {
+                    file: file.clone(),
+                    interpreter: interpreter.clone(),
+                    directory: run.directory.clone(),
+                    env: env.clone(),
+                    memory_limit_bytes: run.memory_limit_bytes,
+                    worker: info.clone(),
+                },
+                page,
+                record,
+                script: None,
+                started: Instant::now(),
+                restarts: Restarts::new(birth.nonce ^ birth.place as u64),
+            })),
+        };
+        Self { info, kind }
+    }
+
+    /// Starts the consumer, also again after it was gone.
+    ///
+    /// # Errors
+    /// Why it cannot be used, in its own words; an order to leave interrupts it as well.
+    pub fn start(&mut self, orders: &Orders) -> Result<(), String> {
+        match &mut self.kind {
+            Kind::Native(consumer) => consumer::init(consumer.as_mut(), &self.info),
+            Kind::Script(beside) => beside.start(orders),
+        }
+    }
+
+    /// Runs that the script has finished so far, for the progress of a reservation.
+    pub fn finished(&self) -> u64 {
+        match &self.kind {
+            Kind::Native(_) => NO_SCRIPT,
+            Kind::Script(beside) => beside.script.as_ref().map_or(0, Script::finished),
+        }
+    }
+
+    /// Runs jobs in their order, until all have ended or an order to leave comes; `ended` is told of each at once.
+    ///
+    /// # Errors
+    /// The consumer is gone. The job that it had in hand has ended (it failed) or is to be run again: `ended` was told
+    /// or not.
+    pub fn run(
+        &mut self,
+        jobs: &[Job],
+        orders: &Orders,
+        ended: &mut dyn FnMut(usize, Outcome),
+    ) -> Result<(), String> {
+        match &mut self.kind {
+            Kind::Native(consumer) => {
+                for (place, job) in jobs.iter().enumerate() {
+                    if orders.must_leave() {
+                        break;
+                    }
+                    ended(place, consumer::run(consumer.as_mut(), job));
+                }
+                Ok(())
+            }
+            Kind::Script(beside) => beside.run(jobs, orders, ended),
+        }
+    }
+
+    /// One call without a job: pools without queue.
+    ///
+    /// # Errors
+    /// The consumer is gone.
+    pub fn run_idle(&mut self) -> Result<Ran, String> {
+        match &mut self.kind {
+            Kind::Native(consumer) => Ok(consumer::run_idle(consumer.as_mut())),
+            Kind::Script(beside) => {
+                let Some(script) = &mut beside.script else {
+                    return Err("it does not run".into());
+                };
+                script.run_idle().map_err(|death| beside.buried(&death))
+            }
+        }
+    }
+
+    /// How long to wait before it is started again.
+    pub fn next_delay(&mut self) -> Duration {
+        match &mut self.kind {
+            Kind::Native(_) => Duration::ZERO,
+            Kind::Script(beside) => beside.restarts.next_delay(beside.started.elapsed()),
+        }
+    }
+
+    /// After the last job.
+    pub fn complete(&mut self) {
+        let completed = match &mut self.kind {
+            Kind::Native(consumer) => consumer::complete(consumer.as_mut()),
+            Kind::Script(beside) => beside.complete(),
+        };
+        if let Err(err) = completed {
+            log::warn!(
+                "cannot complete pool={} slot={} err={err:?}",
+                self.info.pool,
+                self.info.index
+            );
+        }
+    }
+}
+
+impl Beside<'_> {
+    fn start(&mut self, orders: &Orders) -> Result<(), String> {
+        self.page
+            .clear()
+            .map_err(|err| format!("cannot clear the slot's page in data/: {err}"))?;
+        let stop = || orders.must_leave();
+        let told = script::Orders {
+            stop: &stop,
+            wake: orders.wake(),
+        };
+        let record = self.record;
+        // The record names the script from its birth on: whoever ends us must be able to end it.
+        let script = Script::start(&self.spec, self.page.as_fd(), &told, &|pid| {
+            record.set_script(Identity::of(pid));
+        });
+        self.started = Instant::now();
+        match script {
+            Ok(script) => {
+                self.script = Some(script);
+                Ok(())
+            }
+            Err(
+                err @ (StartError::Refused(_)
+                | StartError::Died(_)
+                | StartError::Spawn(_)
+                | StartError::Interrupted),
+            ) => {
+                self.record.set_script(Identity::default());
+                Err(err.to_string())
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        jobs: &[Job],
+        orders: &Orders,
+        ended: &mut dyn FnMut(usize, Outcome),
+    ) -> Result<(), String> {
+        let Some(script) = &mut self.script else {
+            return Err("it does not run".into());
+        };
+        let stop = || orders.must_leave();
+        let told = script::Orders {
+            stop: &stop,
+            wake: orders.wake(),
+        };
+        let finished_before = script.finished();
+        match script.run(jobs, &told, ended) {
+            BatchEnd::All | BatchEnd::Stopped { .. } => Ok(()),
+            BatchEnd::Died {
+                ended: told_of,
+                death,
+            } => {
+                // It noted the job as finished, but its reply was lost with it.
+                let noted = death.finished.saturating_sub(finished_before) as usize;
+                if noted > told_of {
+                    ended(told_of, Outcome::Done);
+                } else if death.in_hand && !death.is_crash() {
+                    ended(told_of, Outcome::Failed(death.reason()));
+                }
+                Err(self.buried(&death))
+            }
+        }
+    }
+
+    fn buried(&mut self, death: &Death) -> String {
+        self.script = None;
+        self.record.set_script(Identity::default());
+        death.reason()
+    }
+
+    fn complete(&mut self) -> Result<(), String> {
+        let Some(script) = self.script.take() else {
+            return Ok(());
+        };
+        // Orders to leave are old news by now: this one never rings.
+        let quiet = EventFd::new().map_err(|err| err.to_string())?;
+        let completed = script.complete(
+            COMPLETE_GRACE,
+            &script::Orders {
+                stop: &|| false,
+                wake: quiet.as_fd(),
+            },
+        );
+        self.record.set_script(Identity::default());
+        completed
+    }
+}
