@@ -103,7 +103,10 @@ struct Bells {
 impl<'a> Master<'a> {
     fn new(config: &'a Config, prepared: &'a Prepared, is_foreground: bool) -> io::Result<Self> {
         process::become_subreaper();
-        let board = Arc::new(Scoreboard::open(&prepared.files.board())?);
+        let path = prepared.files.board();
+        let board = Scoreboard::open(&path)
+            .map_err(|err| io::Error::other(format!("{}: {err}", path.display())))?;
+        let board = Arc::new(board);
         let numbers = Arc::clone(&board);
         logging::follow(move || numbers.log_generation().load(Ordering::Relaxed));
         let seats = seats(config, &board)?;

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,28 +56,16 @@ impl Scoreboard {
     /// When the file cannot be made or mapped, or was written by another version.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open_file(path)?;
+        let is_new = check(&file)?;
         if file.metadata()?.len() < (WORDS * 8) as u64 {
             // Room on the disk, not only a length: a write to a hole of a mapped file on a full disk is SIGBUS.
             nix::fcntl::posix_fallocate(&file, 0, (WORDS * 8) as libc::off_t)?;
         }
         let words = SharedWords::map(&file, WORDS)?;
         let word = |place| words.word(place);
-        match (
-            word(header::MAGIC).load(Ordering::Relaxed),
-            word(header::VERSION).load(Ordering::Relaxed),
-        ) {
-            (MAGIC, VERSION) => {}
-            (0, 0) => {
-                word(header::VERSION).store(VERSION, Ordering::Relaxed);
-                word(header::MAGIC).store(MAGIC, Ordering::Release);
-            }
-            (MAGIC, version) => {
-                let cure = "run the stark that wrote it, or stop that one and move the file away";
-                return Err(io::Error::other(format!(
-                    "version {version} of the file is not {VERSION}; {cure}"
-                )));
-            }
-            _ => return Err(io::Error::other("not a scoreboard; move the file away")),
+        if is_new {
+            word(header::VERSION).store(VERSION, Ordering::Relaxed);
+            word(header::MAGIC).store(MAGIC, Ordering::Release);
         }
         let boot = process::boot_id();
         let same_boot = word(header::BOOT_ID).swap(boot, Ordering::Relaxed) == boot;
@@ -203,6 +191,28 @@ fn open_file(path: &Path) -> io::Result<File> {
     })
 }
 
+/// Whether the file was never written to; fails when it is not ours. Read and not mapped: it may be shorter.
+fn check(file: &File) -> io::Result<bool> {
+    let mut head = [0; 16];
+    let length = file.read_at(&mut head, 0)?;
+    let word = |place: usize| {
+        let bytes = head[place * 8..][..8].try_into();
+        u64::from_ne_bytes(bytes.expect("a word has eight bytes"))
+    };
+    match (word(header::MAGIC), word(header::VERSION)) {
+        (MAGIC, VERSION) => Ok(false),
+        // So is one whose first start ended on a full disk, or right after it had made room.
+        (0, 0) => Ok(true),
+        (MAGIC, version) if length == head.len() => {
+            let cure = "run the stark that wrote it, or stop that one and move the file away";
+            Err(io::Error::other(format!(
+                "version {version} of the file is not {VERSION}; {cure}"
+            )))
+        }
+        _ => Err(io::Error::other("not a scoreboard; move the file away")),
+    }
+}
+
 fn lock_range(place: usize) -> (u64, u64) {
     (((HEADER_WORDS + place * RECORD_WORDS) * 8) as u64, 8)
 }
@@ -261,7 +271,7 @@ mod tests {
                 .to_string()
                 .contains("not a scoreboard")
         );
-        assert!(std::fs::read(&path).unwrap().starts_with(b"hello, world"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello, world");
     }
 
     #[test]
