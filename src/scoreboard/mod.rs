@@ -48,7 +48,6 @@ mod header {
 pub struct Scoreboard {
     words: SharedWords,
     path: PathBuf,
-    same_boot: bool,
 }
 
 impl Scoreboard {
@@ -69,13 +68,21 @@ impl Scoreboard {
             word(header::VERSION).store(VERSION, Ordering::Relaxed);
             word(header::MAGIC).store(MAGIC, Ordering::Release);
         }
-        let boot = process::boot_id();
-        let same_boot = word(header::BOOT_ID).swap(boot, Ordering::Relaxed) == boot;
-        Ok(Self {
+        let board = Self {
             words,
             path: path.to_path_buf(),
-            same_boot,
-        })
+        };
+        board.begin_boot(process::boot_id());
+        Ok(board)
+    }
+
+    /// After a start of the machine the processes in the records are no more, and their pids may be others'.
+    fn begin_boot(&self, boot: u64) {
+        let of_board = self.words.word(header::BOOT_ID);
+        if of_board.load(Ordering::Relaxed) != boot {
+            (0..RECORDS).for_each(|place| self.record(place).forget_processes());
+            of_board.store(boot, Ordering::Relaxed);
+        }
     }
 
     /// The record of a slot: the one it had before, else a free one, else the one of a slot that `in_use` denies.
@@ -138,11 +145,6 @@ impl Scoreboard {
     /// A descriptor of the file, for [`Scoreboard::holder`].
     pub fn file(&self) -> io::Result<File> {
         open_file(&self.path)
-    }
-
-    /// Whether the records were written since the machine started, so that the pids in them mean something.
-    pub fn is_of_this_boot(&self) -> bool {
-        self.same_boot
     }
 
     /// Rises when an operator asks for logs to be reopened; every writer compares it before a line.
@@ -245,9 +247,28 @@ mod tests {
             .record(first)
             .count_run(std::time::Duration::from_micros(5), true);
         let again = Scoreboard::open(&dir.path().join("t.board")).unwrap();
-        assert!(again.is_of_this_boot());
         assert_eq!(again.claim("mail", 3, &none).unwrap(), first);
         assert_eq!(again.record(first).totals().runs, 1);
+    }
+
+    #[test]
+    fn processes_of_an_earlier_start_of_the_machine_are_forgotten() {
+        let (dir, board) = board();
+        let path = dir.path().join("t.board");
+        let myself = Identity::of(std::process::id() as i32);
+        board.record(0).move_in(1, myself);
+        board.record(0).set_script(myself);
+        let again = Scoreboard::open(&path).unwrap();
+        assert_eq!(again.record(0).worker(), myself);
+        assert!(again.record(0).script().is_alive());
+
+        board
+            .words
+            .word(header::BOOT_ID)
+            .fetch_add(1, Ordering::Relaxed);
+        let rebooted = Scoreboard::open(&path).unwrap();
+        assert_eq!(rebooted.record(0).worker(), Identity::default());
+        assert!(!rebooted.record(0).script().is_alive());
     }
 
     #[test]

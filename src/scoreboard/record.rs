@@ -201,6 +201,14 @@ impl<'a> Record<'a> {
             .store(script.pid as u64, Ordering::Release);
     }
 
+    /// Neither worker nor script is known any more.
+    pub fn forget_processes(&self) {
+        let nobody = Identity::default();
+        self.set(word::PID, nobody.pid as u64);
+        self.set(word::PID_START, nobody.start_time);
+        self.set_script(nobody);
+    }
+
     /// A busy worker goes from one job to the next.
     pub fn set_since(&self, since: Duration) {
         self.set(word::SINCE_US, since.as_micros() as u64);

@@ -137,9 +137,7 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     let record = birth.board.record(birth.place);
     // It may still run a job, and note it as finished: only when it is dead is the count final.
-    if birth.board.is_of_this_boot() {
-        end_former_script(&record);
-    }
+    end_former_script(&record);
     record.adopt(page.finished());
     record.set_script(Identity::default());
     let label = birth.label();
