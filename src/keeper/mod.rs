@@ -2,8 +2,8 @@
 //!
 //! The store tells it once when the key changes. It then rings one doorbell at once, asks for the length again (which
 //! arms the store's notice), and rings for as many workers as are idle and have work. While nobody is idle it does not
-//! ask; who goes idle while it does not watch rings the keeper. Its other duty is the reserved lists of slots that
-//! are no more (`estate`).
+//! ask; who goes idle while it does not watch rings the keeper. Its other duty is the reserved lists that no worker
+//! will come for (`estate`).
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -101,6 +101,7 @@ pub fn live(birth: Birth<'_>) -> i32 {
         estate,
     };
     keeper.run(&orders);
+    keeper.hand_back();
     0
 }
 
@@ -129,6 +130,19 @@ impl Keeper<'_> {
             let Err(err) = ended else { break };
             self.is_away(&err);
             orders.wait(self.backoff.next_delay());
+        }
+    }
+
+    /// The workers have left before us; those that were killed still hold jobs.
+    fn hand_back(&mut self) {
+        if self.outage.is_some() {
+            return;
+        }
+        if let Err(err) = self.estate.settle_all(self.board) {
+            log::warn!(
+                "jobs of killed workers stay reserved until the next start err={err:?}",
+                err = err.to_string()
+            );
         }
     }
 

@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::map::SharedWords;
 use crate::sys::{locks, process};
 
+mod identity;
 mod page;
 pub mod progress;
 mod record;
 
+pub use identity::Identity;
 pub use page::Page;
-pub use record::{Ended, Identity, NO_SCRIPT, Record, State, Totals};
+pub use record::{Ended, NO_SCRIPT, Record, State, Totals};
 
 /// Slots that a file has room for.
 pub const RECORDS: usize = 4096;

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Identity;
 use super::progress::{MAX_JOBS, Mark, OUTCOME_WORDS, Progress};
 use crate::sys::map::SharedWords;
 
@@ -33,30 +34,6 @@ mod word {
     pub const MARKS: usize = 24;
 }
 const _: () = assert!(word::MARKS + OUTCOME_WORDS <= super::RECORD_WORDS);
-
-/// A process, told from a later one with the same pid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// 0: none.
-    pub pid: i32,
-    /// In clock ticks since boot, see [`crate::sys::process::start_time`].
-    pub start_time: u64,
-}
-
-impl Identity {
-    /// Of a process that lives.
-    pub fn of(pid: i32) -> Self {
-        Self {
-            pid,
-            start_time: crate::sys::process::start_time(pid).unwrap_or(0),
-        }
-    }
-
-    /// Whether this very process still lives (or was not reaped yet).
-    pub fn is_alive(self) -> bool {
-        self.pid > 0 && crate::sys::process::start_time(self.pid) == Some(self.start_time)
-    }
-}
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
