@@ -1,11 +1,12 @@
 //! Commands to a running daemon, through its admin port.
 
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::client::{self, Client, ClientError};
+use super::client::{self, Client};
 use crate::config::Config;
 use crate::daemon::{Failure, Files, pidfile, status};
 use crate::resp::Reply;
@@ -73,7 +74,7 @@ pub fn status(config: &Config) -> Result<u8, Failure> {
         "{name}: {} for {}, pid {pid}, port {}, {} of {} workers alive, {} busy, {} runs, {} failed",
         field("state"),
         field("uptime_human"),
-        port(config),
+        port(config)?,
         field("worker_alive"),
         field("worker_max"),
         field("worker_busy"),
@@ -91,14 +92,14 @@ pub fn stop(config: &Config) -> Result<u8, Failure> {
         return Ok(0);
     };
     let cannot =
-        |why: String| Failure::new(status::FAILED, format!("cannot stop pid {pid}: {why}"));
+        |status, why: String| Failure::new(status, format!("cannot stop pid {pid}: {why}"));
     let ended = match process::watch(pid) {
         Ok(ended) => ended,
         // It has ended since we asked who holds the lock.
         Err(err) if err.raw_os_error() == Some(libc::ESRCH) => return Ok(0),
-        Err(err) => return Err(cannot(err.to_string())),
+        Err(err) => return Err(cannot(status::FAILED, err.to_string())),
     };
-    ask(config, &["SHUTDOWN"]).map_err(|err| cannot(err.to_string()))?;
+    ask(config, &["SHUTDOWN"]).map_err(|err| cannot(err.status, err.to_string()))?;
     // Jobs in hand, then SIGTERM, then SIGKILL, then the keeper: the daemon's own limits, and a little more.
     let limit = config.main.shutdown_timeout + Duration::from_secs(20);
     let deadline = Instant::now() + limit;
@@ -106,7 +107,8 @@ pub fn stop(config: &Config) -> Result<u8, Failure> {
     while fds[0].any() != Some(true) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(cannot(format!("still running after {} s", limit.as_secs())));
+            let why = format!("still running after {} s", limit.as_secs());
+            return Err(cannot(status::FAILED, why));
         }
         // An interrupted wait is begun again.
         let _ = poll(&mut fds, round_up(left));
@@ -115,34 +117,44 @@ pub fn stop(config: &Config) -> Result<u8, Failure> {
 }
 
 fn print_reply(config: &Config, words: &[&str]) -> Result<u8, Failure> {
-    let reply = ask(config, words).map_err(|err| Failure::new(status::FAILED, err.to_string()))?;
+    let reply = ask(config, words)?;
     if let Reply::Error(err) = &reply {
         return Err(Failure::new(
             status::FAILED,
             format!("the daemon says: {err}"),
         ));
     }
-    client::print(&reply, &mut std::io::stdout().lock())
-        .map_err(|err| Failure::new(status::FAILED, format!("cannot print the reply: {err}")))?;
-    Ok(0)
+    match client::print(&reply, &mut std::io::stdout().lock()) {
+        // `stark info | head -1` has what it wanted.
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
+            status::FAILED,
+            format!("cannot print the reply: {err}"),
+        )),
+        _ => Ok(0),
+    }
 }
 
-fn ask(config: &Config, words: &[&str]) -> Result<Reply, ClientError> {
+fn ask(config: &Config, words: &[&str]) -> Result<Reply, Failure> {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    Client::connect(&config.main.host, port(config), TIMEOUT)?.ask(&words)
+    let connected = Client::connect(&config.main.host, port(config)?, TIMEOUT);
+    let reply = connected.and_then(|mut client| client.ask(&words));
+    reply.map_err(|err| Failure::new(status::FAILED, err.to_string()))
 }
 
 /// The port in the settings, or the one that the kernel chose for a daemon with port 0.
-fn port(config: &Config) -> u16 {
-    let chosen = || {
-        std::fs::read_to_string(Files::of(&config.main).port())
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    match config.main.port {
-        0 => chosen().unwrap_or(0),
-        port => port,
+fn port(config: &Config) -> Result<u16, Failure> {
+    if config.main.port != 0 {
+        return Ok(config.main.port);
     }
+    let file = Files::of(&config.main).port();
+    let chosen = std::fs::read_to_string(&file)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    chosen.ok_or_else(|| {
+        let message = format!(
+            "cannot reach the daemon: main.port is 0 and there is no {}",
+            file.display()
+        );
+        Failure::new(status::FAILED, message)
+    })
 }

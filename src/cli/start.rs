@@ -4,14 +4,15 @@ use crate::config::{Config, LogTarget};
 use crate::daemon::background::{self, Readiness, Side};
 use crate::daemon::{self, Failure, status};
 use crate::master;
+use crate::queue::{self, QueueError};
 
 /// Starts the daemon; returns its exit status, or that of the starting command.
 pub fn start(mut config: Config, is_foreground: bool) -> Result<u8, Failure> {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
     if is_foreground {
         if matches!(config.main.log, LogTarget::Daily { .. }) {
             config.main.log = LogTarget::Stderr;
         }
+        warn_of_queues(&config);
         return run(&config, true, Readiness::foreground());
     }
     let cannot = |err| {
@@ -21,7 +22,11 @@ pub fn start(mut config: Config, is_foreground: bool) -> Result<u8, Failure> {
         )
     };
     match background::daemonize().map_err(cannot)? {
-        Side::Command(answer) => answer.map(|()| 0),
+        Side::Command(answer) => {
+            // Meanwhile the daemon starts.
+            warn_of_queues(&config);
+            answer.wait().map(|()| 0)
+        }
         Side::Daemon(readiness) => run(&config, false, readiness),
     }
 }
@@ -34,5 +39,19 @@ fn run(config: &Config, is_foreground: bool, mut readiness: Readiness) -> Result
         // The starting command prints it; this process has no stderr.
         Err(failure) if readiness.failed(&failure) => Ok(failure.status),
         other => other,
+    }
+}
+
+/// A store that is away is no mistake: the daemon starts and waits for it. What refuses us, the workers find out.
+fn warn_of_queues(config: &Config) {
+    for settings in config.pools.iter().filter_map(|pool| pool.queue.as_ref()) {
+        match queue::check(settings) {
+            Ok(checked) => checked
+                .warning
+                .iter()
+                .for_each(|warning| eprintln!("stark: {warning}")),
+            Err(QueueError::Unavailable(why)) => eprintln!("stark: {why}; the workers wait for it"),
+            Err(QueueError::Lost | QueueError::Refused(_)) => {}
+        }
     }
 }

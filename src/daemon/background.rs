@@ -12,8 +12,8 @@ use crate::sys::process::{self, Forked};
 
 /// Which side of the daemonizing this is.
 pub enum Side {
-    /// The starting command: the daemon's own answer, once it is ready or has failed.
-    Command(Result<(), Failure>),
+    /// The starting command, which waits for the daemon's answer.
+    Command(Answer),
     /// The daemon, in its own session, with /dev/null for stdin, stdout and stderr.
     Daemon(Readiness),
 }
@@ -25,7 +25,7 @@ pub fn daemonize() -> io::Result<Side> {
         Forked::Parent(child) => {
             drop(write);
             process::wait(child);
-            Ok(Side::Command(wait_for_answer(File::from(read))))
+            Ok(Side::Command(Answer(File::from(read))))
         }
         Forked::Child => {
             drop(read);
@@ -43,21 +43,28 @@ pub fn daemonize() -> io::Result<Side> {
     }
 }
 
-fn wait_for_answer(mut pipe: File) -> Result<(), Failure> {
-    let mut answer = Vec::new();
-    pipe.read_to_end(&mut answer).map_err(|err| {
-        Failure::new(
-            status::FAILED,
-            format!("cannot hear from the daemon: {err}"),
-        )
-    })?;
-    match answer.split_first() {
-        Some((0, _)) => Ok(()),
-        Some((status, message)) => Err(Failure::new(*status, String::from_utf8_lossy(message))),
-        None => Err(Failure::new(
-            status::FAILED,
-            "cannot start the daemon: it died before it was ready; see its log",
-        )),
+/// The starting command's end of the pipe.
+#[derive(Debug)]
+pub struct Answer(File);
+
+impl Answer {
+    /// Waits until the daemon is ready.
+    ///
+    /// # Errors
+    /// The daemon's own, with its exit status; or its end without a word.
+    pub fn wait(mut self) -> Result<(), Failure> {
+        let mut answer = Vec::new();
+        let failed = |message: String| Failure::new(status::FAILED, message);
+        self.0
+            .read_to_end(&mut answer)
+            .map_err(|err| failed(format!("cannot hear from the daemon: {err}")))?;
+        match answer.split_first() {
+            Some((0, _)) => Ok(()),
+            Some((status, message)) => Err(Failure::new(*status, String::from_utf8_lossy(message))),
+            None => Err(failed(
+                "cannot start the daemon: it died before it was ready; see its log".into(),
+            )),
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! What makes a process a daemon: its directories, its lock, its background, its user and its log.
 //! [`prepare`] does all that can fail, in order, before the first fork; the master is what then runs.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use crate::config::{LogTarget, Main};
@@ -42,6 +45,21 @@ impl Files {
     /// The admin port's number, as text.
     pub fn port(&self) -> PathBuf {
         self.run.join(format!("{}.port", self.name))
+    }
+
+    /// Writes the port's file anew. Whatever is there is removed first: nothing is written through a link.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn write_port(&self, port: u16) -> io::Result<()> {
+        let _ = fs::remove_file(self.port());
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(self.port())?;
+        writeln!(file, "{port}")
     }
 
     /// The scoreboard.
@@ -91,12 +109,15 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
     directories::ensure(&main.working_dir)?;
     directories::ensure(&files.run)?;
     directories::ensure(&files.data)?;
-    let log_directory = match &main.log {
-        LogTarget::Daily { directory, .. } => Some(directory.as_path()),
-        LogTarget::File(path) => path.parent(),
-        LogTarget::Stderr => None,
-    };
-    log_directory.map_or(Ok(()), directories::ensure)?;
+    match &main.log {
+        LogTarget::Daily { directory, .. } => directories::ensure(directory)?,
+        // Where the operator wants one file is his to answer for; that it can be opened is seen below.
+        LogTarget::File(path) => path
+            .parent()
+            .filter(|parent| !parent.exists())
+            .map_or(Ok(()), directories::ensure)?,
+        LogTarget::Stderr => {}
+    }
     // The lock comes before the port: of two starts at once the loser names the winner, not a port in use.
     let pidfile = pidfile::Pidfile::lock(&main.pid_file)?;
     let rest = || {

@@ -10,7 +10,7 @@ use super::{Master, channel_token, spawn};
 use crate::channel::{self, MasterEnd, WorkerEnd};
 use crate::config::Affinity;
 use crate::daemon::VERSION;
-use crate::supervisor::Event;
+use crate::supervisor::{Event, Phase};
 use crate::{keeper, worker};
 
 impl Master<'_> {
@@ -102,6 +102,7 @@ impl Master<'_> {
                 generation,
                 core,
                 consumer_delay,
+                is_first_start: self.supervisor.phase() == Phase::Starting,
                 node: &self.prepared.node,
                 nonce: self.prepared.nonce,
                 board: Arc::clone(&self.board),

@@ -17,7 +17,9 @@ use crate::config::{Config, Pool};
 use crate::daemon::background::Readiness;
 use crate::daemon::{Failure, Prepared, logging, status};
 use crate::scoreboard::Scoreboard;
-use crate::supervisor::{Action, Event, Exit, Fact, Order, Policy, Role, SlotPolicy, Supervisor};
+use crate::supervisor::{
+    Action, Event, Exit, Fact, KillReason, Order, Policy, Role, SlotPolicy, Supervisor,
+};
 use crate::sys::process::{self, Ended};
 use crate::sys::title;
 
@@ -53,6 +55,7 @@ pub fn run(
     let mut master = match Master::new(config, &prepared, is_foreground) {
         Ok(master) => master,
         Err(err) => {
+            let _ = std::fs::remove_file(prepared.files.port());
             prepared.pidfile.remove();
             return Err(Failure::new(
                 status::CANNOT_CREATE,
@@ -121,7 +124,7 @@ impl<'a> Master<'a> {
         let listener = prepared.listener.try_clone()?;
         let address = listener.local_addr()?;
         let admin = Admin::new(listener, poll.registry(), first_token, limits)?;
-        std::fs::write(prepared.files.port(), format!("{}\n", address.port()))?;
+        prepared.files.write_port(address.port())?;
         log::info!("admin listening addr={address}");
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
@@ -348,6 +351,12 @@ impl<'a> Master<'a> {
                 );
                 self.signal(pid, Signal::SIGTERM);
             }
+            // Its number may be another process's by now.
+            Action::Kill {
+                slot,
+                pid,
+                why: KillReason::Holder { .. },
+            } if !self.is_holder(slot, pid) => {}
             Action::Kill { slot, pid, why } => {
                 report::report_kill(&self.name(slot), pid, why);
                 self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
@@ -380,6 +389,15 @@ impl<'a> Master<'a> {
         if let Err(err) = process::signal(pid, signal) {
             log::error!("cannot send {signal} pid={pid} err={err}");
         }
+    }
+
+    fn is_holder(&self, slot: usize, pid: i32) -> bool {
+        let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
+            return false;
+        };
+        self.board
+            .holder(&self.board_file, place)
+            .is_ok_and(|holder| holder == Some(pid))
     }
 
     fn name(&self, slot: usize) -> Name {

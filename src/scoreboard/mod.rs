@@ -25,7 +25,9 @@ pub const RECORDS: usize = 4096;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"starkbrd");
 const VERSION: u64 = 1;
-const HEADER_WORDS: usize = 512;
+/// Which slot each record belongs to; apart from the records, so that a search touches few pages.
+const OWNERS: usize = 512;
+const HEADER_WORDS: usize = OWNERS + RECORDS;
 const RECORD_WORDS: usize = 128;
 const WORDS: usize = HEADER_WORDS + RECORDS * RECORD_WORDS;
 
@@ -101,7 +103,7 @@ impl Scoreboard {
         let owner = record::owner(pool, slot);
         let mut free = None;
         for place in 0..RECORDS {
-            match self.record(place).owner() {
+            match self.owner(place).load(Ordering::Relaxed) {
                 found if found == owner => return Ok(place),
                 0 if free.is_none() => free = Some(place),
                 _ => {}
@@ -111,14 +113,19 @@ impl Scoreboard {
         let place = free.or_else(|| (0..RECORDS).find(|place| !in_use(*place)));
         let place =
             place.ok_or_else(|| io::Error::other("the scoreboard has no room for another slot"))?;
-        self.record(place).take_over(owner);
+        self.record(place).clear();
+        self.owner(place).store(owner, Ordering::Relaxed);
         Ok(place)
     }
 
     /// The record that a slot had, if it ever had one.
     pub fn find(&self, pool: &str, slot: u32) -> Option<usize> {
         let owner = record::owner(pool, slot);
-        (0..RECORDS).find(|place| self.record(*place).owner() == owner)
+        (0..RECORDS).find(|place| self.owner(*place).load(Ordering::Relaxed) == owner)
+    }
+
+    fn owner(&self, place: usize) -> &AtomicU64 {
+        self.words.word(OWNERS + place)
     }
 
     /// The record at this place.

@@ -1,7 +1,7 @@
 //! One slot's record: who lives in it, what it does, how far its reservation is, and its totals.
 //!
-//! Written by the worker that holds the slot's lock, but for `owner` (the master, before the first fork). Readers see
-//! single words atomically; only the progress of a reservation is relied upon by others, and ordered.
+//! Written by the worker that holds the slot's lock. Readers see single words atomically; only the progress of a
+//! reservation is relied upon by others, and ordered.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,26 +11,25 @@ use crate::sys::map::SharedWords;
 
 /// Words of a record. The order is the file's format.
 mod word {
-    pub const OWNER: usize = 0;
-    pub const GENERATION: usize = 1;
-    pub const PID: usize = 2;
-    pub const PID_START: usize = 3;
-    pub const SCRIPT: usize = 4;
-    pub const SCRIPT_START: usize = 5;
-    pub const STATE: usize = 6;
-    pub const SINCE_US: usize = 7;
-    pub const NEXT_START_MS: usize = 8;
-    pub const CPU_MS: usize = 9;
-    pub const RUNS: usize = 10;
-    pub const FAILURES: usize = 11;
-    pub const RUN_US: usize = 12;
-    pub const RECLAIMED: usize = 13;
-    pub const RUNS_BEFORE: usize = 14;
-    pub const FAILURES_BEFORE: usize = 15;
-    pub const NONCE: usize = 16;
-    pub const TOKEN_GENERATION: usize = 17;
-    pub const PROGRESS: usize = 18;
-    pub const SCRIPT_BASE: usize = 19;
+    pub const GENERATION: usize = 0;
+    pub const PID: usize = 1;
+    pub const PID_START: usize = 2;
+    pub const SCRIPT: usize = 3;
+    pub const SCRIPT_START: usize = 4;
+    pub const STATE: usize = 5;
+    pub const SINCE_US: usize = 6;
+    pub const NEXT_START_MS: usize = 7;
+    pub const CPU_MS: usize = 8;
+    pub const RUNS: usize = 9;
+    pub const FAILURES: usize = 10;
+    pub const RUN_US: usize = 11;
+    pub const RECLAIMED: usize = 12;
+    pub const RUNS_BEFORE: usize = 13;
+    pub const FAILURES_BEFORE: usize = 14;
+    pub const NONCE: usize = 15;
+    pub const TOKEN_GENERATION: usize = 16;
+    pub const PROGRESS: usize = 17;
+    pub const SCRIPT_BASE: usize = 18;
     pub const MARKS: usize = 24;
 }
 const _: () = assert!(word::MARKS + OUTCOME_WORDS <= super::RECORD_WORDS);
@@ -156,14 +155,9 @@ impl<'a> Record<'a> {
         self.set(place, self.get(place).wrapping_add(value));
     }
 
-    pub(super) fn owner(&self) -> u64 {
-        self.get(word::OWNER)
-    }
-
-    /// Gives the record to another slot: nothing of the former one remains.
-    pub(super) fn take_over(&self, owner: u64) {
+    /// For another slot: nothing of the former one remains.
+    pub(super) fn clear(&self) {
         (0..super::RECORD_WORDS).for_each(|place| self.set(place, 0));
-        self.set(word::OWNER, owner);
     }
 
     /// The last generation that lived here; 0: none yet.
@@ -372,7 +366,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A slot of a pool as one number, never 0. FNV-1a: stable over versions, unlike the hashes of std.
+/// Whose a record is: a slot of a pool as one number, never 0. FNV-1a: stable over versions, unlike the hashes of std.
 pub(super) fn owner(pool: &str, slot: u32) -> u64 {
     let bytes = pool.bytes().chain([0]).chain(slot.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {

@@ -112,11 +112,15 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// Tries once to put back what the predecessor had reserved; the master learns when it is back.
-    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) {
-        if hold.is_none_or(|hold| matches!(hold.reclaim(), Answer::Done(()))) {
-            self.tell_reclaimed();
+    /// Tries once to put back what the predecessor had reserved; the master learns when it is back. Answers why the
+    /// store refuses us, if it does.
+    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) -> Option<String> {
+        match hold.map(|hold| hold.reclaim()) {
+            None | Some(Answer::Done(())) => self.tell_reclaimed(),
+            Some(Answer::Refused(why, _)) => return Some(why),
+            Some(Answer::TakenOver | Answer::Away(_)) => {}
         }
+        None
     }
 
     /// Works on the queue.
@@ -140,7 +144,7 @@ impl<'a> Cycle<'a> {
                     }
                 }
                 Answer::TakenOver => {}
-                Answer::Away(delay) => {
+                Answer::Away(delay) | Answer::Refused(_, delay) => {
                     self.show(State::Away);
                     self.orders.wait(delay);
                 }
@@ -267,7 +271,7 @@ impl<'a> Cycle<'a> {
 
     /// Until the store has it, or an order comes: then the successor does it.
     fn give_back(&mut self, hold: &mut Hold<'_>) {
-        while let Answer::Away(delay) = hold.leave() {
+        while let Answer::Away(delay) | Answer::Refused(_, delay) = hold.leave() {
             self.show(State::Away);
             if self.orders.wait(delay) {
                 break;

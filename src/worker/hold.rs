@@ -16,6 +16,8 @@ pub enum Answer<T> {
     TakenOver,
     /// It is away: ask again after this.
     Away(Duration),
+    /// It refuses us, in words for the operator, who may mend it: ask again after this.
+    Refused(String, Duration),
 }
 
 /// The worker's side of its reserved list.
@@ -100,6 +102,7 @@ impl<'a> Hold<'a> {
             Answer::Done(()) => {}
             Answer::TakenOver => return Answer::TakenOver,
             Answer::Away(delay) => return Answer::Away(delay),
+            Answer::Refused(why, delay) => return Answer::Refused(why, delay),
         }
         if let Stage::Closed = self.stage {
             match self.queue.open() {
@@ -157,6 +160,7 @@ impl<'a> Hold<'a> {
 
     /// Lists that others must reclaim are none of ours: what is ours stays in the store until our successor comes.
     fn failed<T>(&mut self, err: &QueueError) -> Answer<T> {
+        let is_new = self.outage.is_none();
         match err {
             QueueError::Lost => {
                 let had_jobs = matches!(self.stage, Stage::Open(settled) if settled.ended() > 0);
@@ -172,17 +176,27 @@ impl<'a> Hold<'a> {
                     err.to_string()
                 );
                 self.stage = Stage::Former;
-                return Answer::TakenOver;
+                Answer::TakenOver
             }
-            // The keeper says this for the whole daemon, once per outage.
-            QueueError::Unavailable(_) if self.outage.is_none() => {
-                log::debug!("redis unavailable {} err={:?}", self.label, err.to_string());
+            QueueError::Unavailable(why) => {
+                // The keeper says this for the whole daemon, once per outage.
+                if is_new {
+                    log::debug!("redis unavailable {} err={why:?}", self.label);
+                }
+                Answer::Away(self.next_delay())
             }
-            QueueError::Refused(_) if self.outage.is_none() => log::error!("{err} {}", self.label),
-            QueueError::Unavailable(_) | QueueError::Refused(_) => {}
+            QueueError::Refused(why) => {
+                if is_new {
+                    log::error!("{why} {}", self.label);
+                }
+                Answer::Refused(why.clone(), self.next_delay())
+            }
         }
+    }
+
+    fn next_delay(&mut self) -> Duration {
         self.outage.get_or_insert_with(Instant::now);
-        Answer::Away(self.backoff.next_delay())
+        self.backoff.next_delay()
     }
 
     fn is_back(&mut self) {

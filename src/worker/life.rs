@@ -46,6 +46,8 @@ pub struct Birth<'a> {
     pub core: Option<usize>,
     /// How long its consumer waits to be started; it reclaims at once.
     pub consumer_delay: Duration,
+    /// The daemon was never ready: a store that refuses us is a reason not to start.
+    pub is_first_start: bool,
     /// The daemon's node in the store.
     pub node: &'a str,
     /// Of this start of the daemon.
@@ -145,7 +147,11 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     let settings = birth.pool.queue.as_ref();
     let mut hold = settings.map(|queue| Hold::new(queue, birth.identity(), record, &label));
     // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
-    cycle.reclaim(hold.as_mut());
+    let refused = cycle.reclaim(hold.as_mut());
+    if let Some(message) = refused.filter(|_| birth.is_first_start) {
+        birth.channel.send(&ToMaster::Failed { message });
+        return STATUS_CANNOT_START;
+    }
     wait_for_start(birth, &record, orders);
     if orders.must_leave() {
         return 0;
