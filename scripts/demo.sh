@@ -25,6 +25,14 @@ fi
 
 say() { printf '\n== %s\n' "$*"; }
 run() { printf '$ %s\n' "$*"; "$@"; }
+await() { # description, condition
+    tries=0
+    until eval "$2"; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || { echo "scripts/demo.sh: $1: not within 30 s" >&2; exit 1; }
+        sleep 0.05
+    done
+}
 
 say 'Build'
 cargo build --release --locked
@@ -45,7 +53,7 @@ trap 'exit 130' INT TERM
 cp conf/examples/config.ini conf/examples/run.php "$home"
 export STARK_MAIN__PORT=0 STARK_MAIN__WORKING_DIR="$home" STARK_QUEUE__HOST="$socket"
 redis-server --port 0 --unixsocket "$socket" --save '' --dir "$home" --daemonize yes >/dev/null
-until redis-cli -s "$socket" ping >/dev/null 2>&1; do sleep 0.05; done
+await 'Redis answers' 'redis-cli -s "$socket" ping >/dev/null 2>&1'
 
 cd "$home"
 say 'Start: returns when all workers are ready'
@@ -61,7 +69,7 @@ run redis-cli -s redis.sock rpush test:redis "$repository/LICENSE-APACHE" /no/su
 pushed=$(($(wc -l <jobs) + 2))
 
 processed() { redis-cli -s redis.sock hget '{test:redis}:stark:stats' processed; }
-until [ "$(processed)" = "$pushed" ]; do sleep 0.05; done
+await 'all jobs are done' '[ "$(processed)" = "$pushed" ]'
 
 say 'The log'
 log=$(echo logs/config-*.log)
