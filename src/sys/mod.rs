@@ -1,1 +1,3 @@
-//! (under construction)
+//! The only place for `unsafe`: small wrappers of what the kernel offers, which decide nothing.
+
+pub mod spawn;

@@ -1,0 +1,222 @@
+//! Starting a program that shares nothing with us but what it is handed: a process group of its own, chosen
+//! descriptors from number 3 on, no signal dispositions or mask of ours, killed when the thread that started it ends.
+//! Decides nothing; which program, descriptors and environment is the caller's affair.
+#![allow(unsafe_code, reason = "code between fork and exec")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+/// Number of the first handed descriptor in the program.
+pub const FIRST_HANDED: RawFd = 3;
+
+/// Signals up to this number exist on Linux (SIGRTMAX).
+const LAST_SIGNAL: libc::c_int = 64;
+
+/// Starts `command` as leader of a new process group, with `handed` as its descriptors 3, 4, ... and no others but
+/// stdin, stdout and stderr. The kernel sends it SIGKILL when the calling thread ends, so call this on a thread that
+/// lives as long as the program should: the main thread.
+///
+/// # Errors
+/// What the kernel says of fork, exec, or of the steps between.
+pub fn spawn_apart(mut command: Command, handed: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    let past_last = FIRST_HANDED + RawFd::try_from(handed.len()).expect("a handful of descriptors");
+    // The standard library reports a failed exec over a pipe of its own. Descriptors 3.. are taken while it makes that
+    // pipe, so it cannot land where the handed ones go; these in turn are copied from above that range.
+    let mut sources = Vec::with_capacity(handed.len());
+    for descriptor in handed {
+        sources.push(duplicate_from(*descriptor, past_last)?);
+    }
+    let _taken = take_up_to(past_last)?;
+    let numbers: Vec<RawFd> = sources.iter().map(AsRawFd::as_raw_fd).collect();
+    let parent = std::process::id();
+    command.process_group(0);
+    // SAFETY: `prepare_child` calls async-signal-safe functions only and allocates nothing.
+    unsafe { command.pre_exec(move || prepare_child(&numbers, past_last, parent)) };
+    command.spawn()
+}
+
+/// A descriptor that becomes readable when process `pid` ends (Linux 5.3).
+///
+/// # Errors
+/// `ENOSYS` on older kernels, `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: takes two integers and touches no memory of ours.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(descriptor as RawFd)
+}
+
+/// A copy of `descriptor`, close-on-exec, numbered `lowest` or above.
+fn duplicate_from(descriptor: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open as long as it is borrowed.
+    owned(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })
+}
+
+/// Occupies every free number below `past_last`, until the result is dropped.
+fn take_up_to(past_last: RawFd) -> io::Result<Vec<OwnedFd>> {
+    let mut taken = Vec::new();
+    loop {
+        let descriptor = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        if descriptor.as_raw_fd() >= past_last {
+            return Ok(taken);
+        }
+        taken.push(descriptor);
+    }
+}
+
+fn owned(descriptor: RawFd) -> io::Result<OwnedFd> {
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Runs in the child between fork and exec.
+fn prepare_child(handed: &[RawFd], past_last: RawFd, parent: u32) -> io::Result<()> {
+    // SAFETY: integers only; the parent may have died before the request stood, hence the second look.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        if libc::getppid() as u32 != parent {
+            libc::_exit(1);
+        }
+    }
+    for (target, source) in (FIRST_HANDED..).zip(handed) {
+        // SAFETY: integers only; the copy at `target` is not close-on-exec.
+        check(unsafe { libc::dup2(*source, target) })?;
+    }
+    close_on_exec_from(past_last);
+    reset_signals()
+}
+
+/// Marks instead of closing: the standard library still needs its pipe to report a failed exec.
+fn close_on_exec_from(first: RawFd) {
+    // SAFETY: integers only.
+    let marked = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first as libc::c_uint,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if marked == 0 {
+        return;
+    }
+    // Linux before 5.11.
+    // SAFETY: integers only; a number that is not open is refused with EBADF.
+    unsafe {
+        for descriptor in first..libc::sysconf(libc::_SC_OPEN_MAX) as RawFd {
+            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+    }
+}
+
+/// Ignored signals and the mask survive exec, so both go back to what a program expects.
+fn reset_signals() -> io::Result<()> {
+    // SAFETY: the set is initialised by `sigemptyset` before it is read; signals that cannot be changed are refused.
+    unsafe {
+        for signal in 1..=LAST_SIGNAL {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::MaybeUninit::uninit();
+        check(libc::sigemptyset(none.as_mut_ptr()))?;
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            none.as_ptr(),
+            std::ptr::null_mut(),
+        ))
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::process::Stdio;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        command
+    }
+
+    #[test]
+    fn the_program_has_only_what_it_is_handed() {
+        let stray = duplicate_from(File::open("/dev/null").unwrap().as_fd(), 50).unwrap();
+        // SAFETY: the descriptor is ours and open.
+        unsafe { libc::fcntl(stray.as_raw_fd(), libc::F_SETFD, 0) };
+        let (first, second) = (
+            File::open("/dev/null").unwrap(),
+            File::open("/dev/zero").unwrap(),
+        );
+        let child = spawn_apart(
+            shell("readlink /proc/$$/fd/3 /proc/$$/fd/4; ls /proc/$$/fd"),
+            &[first.as_fd(), second.as_fd()],
+        )
+        .unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "/dev/null\n/dev/zero\n0\n1\n2\n3\n4\n"
+        );
+    }
+
+    #[test]
+    fn the_program_leads_a_group_and_has_neither_mask_nor_ignored_signals() {
+        // The standard library has made us ignore SIGPIPE. The shell blocks signals while it waits, so its own child
+        // is asked for what was inherited.
+        let child = spawn_apart(
+            shell("cut -d' ' -f5 /proc/$$/stat; sed -n 's/^Sig[BI].*:.//p' /proc/self/status"),
+            &[],
+        )
+        .unwrap();
+        let pid = child.id();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        let [group, blocked, ignored] = lines[..] else {
+            panic!("three lines: {text}");
+        };
+        assert_eq!(group, pid.to_string());
+        assert_eq!(u64::from_str_radix(blocked, 16), Ok(0));
+        // Signals 32 and 33 belong to the C library, which does not let go of them.
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        assert_eq!(ignored & !(0b11 << 31), 0, "{text}");
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_an_error() {
+        let handed = File::open("/dev/null").unwrap();
+        let error = spawn_apart(
+            Command::new("/nonexistent/program"),
+            &[handed.as_fd(), handed.as_fd()],
+        )
+        .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pidfd_becomes_readable_at_the_end() {
+        let mut child = spawn_apart(shell("exit 3"), &[]).unwrap();
+        let watch = pidfd_open(child.id()).unwrap();
+        let mut set = [libc::pollfd {
+            fd: watch.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }];
+        // SAFETY: one initialised element.
+        assert_eq!(unsafe { libc::poll(set.as_mut_ptr(), 1, 10_000) }, 1);
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+}
