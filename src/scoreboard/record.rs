@@ -315,7 +315,6 @@ impl<'a> Record<'a> {
         if base == NO_SCRIPT {
             return;
         }
-        self.set(word::SCRIPT_BASE, NO_SCRIPT);
         let progress = Progress::unpack(self.word(word::PROGRESS).load(Ordering::Acquire));
         let noted = finished.wrapping_sub(base);
         if noted <= MAX_JOBS as u64 && noted as usize > progress.ended {
@@ -326,6 +325,9 @@ impl<'a> Record<'a> {
             self.word(word::PROGRESS)
                 .store(further.pack(), Ordering::Release);
         }
+        // Last: who is killed before it leaves the page to be adopted again, which changes nothing.
+        self.word(word::SCRIPT_BASE)
+            .store(NO_SCRIPT, Ordering::Release);
     }
 
     /// What had become of the reservation with this token and so many jobs.
