@@ -1,5 +1,6 @@
-//! Reserved lists of this daemon whose slots are no more (a lower count, another pool): their jobs go back to the
-//! queue. Slots that live reclaim their own.
+//! Reserved lists of this daemon that no worker will come for: their jobs go back to the queue. While the daemon runs
+//! those are the lists of slots that are no more (a lower count, another pool), for slots that live reclaim their own;
+//! when it stops, the lists of workers that were killed.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -57,6 +58,16 @@ impl<'a> Estate<'a> {
         Ok(())
     }
 
+    /// The same for every slot: no worker comes any more.
+    ///
+    /// # Errors
+    /// As the store answers.
+    pub fn settle_all(&mut self, board: &Scoreboard) -> Result<(), QueueError> {
+        self.living.clear();
+        self.is_done = false;
+        self.settle(board)
+    }
+
     fn settle_one(&mut self, board: &Scoreboard, list: &Registered) -> Result<bool, QueueError> {
         let place = board.find(&list.pool, list.slot);
         // Held until the list is settled; closing it gives the lock back.
@@ -74,10 +85,12 @@ impl<'a> Estate<'a> {
             None => None,
         };
         let record = place.map(|place| board.record(place));
-        if let Some(record) = &record
-            && let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot))
-        {
-            record.adopt(page.finished());
+        if let Some(record) = &record {
+            // It may still note a run as finished: only when it is dead is the count final.
+            record.script().end_group();
+            if let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot)) {
+                record.adopt(page.finished());
+            }
         }
         let reclaimed = self.queue.reclaim_registered(list, &|token, jobs| {
             let Some(record) = &record else {
@@ -91,7 +104,7 @@ impl<'a> Estate<'a> {
         })?;
         if let Some(reclaimed) = reclaimed {
             log::info!(
-                "reclaimed of a slot that is no more pool={} slot={} jobs={}",
+                "reclaimed without worker pool={} slot={} jobs={}",
                 list.pool,
                 list.slot,
                 reclaimed.given_back

@@ -6,19 +6,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::map::SharedWords;
 use crate::sys::{locks, process};
 
+mod identity;
 mod page;
 pub mod progress;
 mod record;
 
+pub use identity::Identity;
 pub use page::Page;
-pub use record::{Ended, Identity, NO_SCRIPT, Record, State, Totals};
+pub use record::{Ended, NO_SCRIPT, Record, State, Totals};
 
 /// Slots that a file has room for.
 pub const RECORDS: usize = 4096;
@@ -48,7 +50,6 @@ mod header {
 pub struct Scoreboard {
     words: SharedWords,
     path: PathBuf,
-    same_boot: bool,
 }
 
 impl Scoreboard {
@@ -58,36 +59,32 @@ impl Scoreboard {
     /// When the file cannot be made or mapped, or was written by another version.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open_file(path)?;
+        let is_new = check(&file)?;
         if file.metadata()?.len() < (WORDS * 8) as u64 {
             // Room on the disk, not only a length: a write to a hole of a mapped file on a full disk is SIGBUS.
             nix::fcntl::posix_fallocate(&file, 0, (WORDS * 8) as libc::off_t)?;
         }
         let words = SharedWords::map(&file, WORDS)?;
         let word = |place| words.word(place);
-        match (
-            word(header::MAGIC).load(Ordering::Relaxed),
-            word(header::VERSION).load(Ordering::Relaxed),
-        ) {
-            (MAGIC, VERSION) => {}
-            (0, 0) => {
-                word(header::VERSION).store(VERSION, Ordering::Relaxed);
-                word(header::MAGIC).store(MAGIC, Ordering::Release);
-            }
-            (MAGIC, version) => {
-                let cure = "run the stark that wrote it, or stop that one and move the file away";
-                return Err(io::Error::other(format!(
-                    "version {version} of the file is not {VERSION}; {cure}"
-                )));
-            }
-            _ => return Err(io::Error::other("not a scoreboard; move the file away")),
+        if is_new {
+            word(header::VERSION).store(VERSION, Ordering::Relaxed);
+            word(header::MAGIC).store(MAGIC, Ordering::Release);
         }
-        let boot = process::boot_id();
-        let same_boot = word(header::BOOT_ID).swap(boot, Ordering::Relaxed) == boot;
-        Ok(Self {
+        let board = Self {
             words,
             path: path.to_path_buf(),
-            same_boot,
-        })
+        };
+        board.begin_boot(process::boot_id());
+        Ok(board)
+    }
+
+    /// After a start of the machine the processes in the records are no more, and their pids may be others'.
+    fn begin_boot(&self, boot: u64) {
+        let of_board = self.words.word(header::BOOT_ID);
+        if of_board.load(Ordering::Relaxed) != boot {
+            (0..RECORDS).for_each(|place| self.record(place).forget_processes());
+            of_board.store(boot, Ordering::Relaxed);
+        }
     }
 
     /// The record of a slot: the one it had before, else a free one, else the one of a slot that `in_use` denies.
@@ -152,11 +149,6 @@ impl Scoreboard {
         open_file(&self.path)
     }
 
-    /// Whether the records were written since the machine started, so that the pids in them mean something.
-    pub fn is_of_this_boot(&self) -> bool {
-        self.same_boot
-    }
-
     /// Rises when an operator asks for logs to be reopened; every writer compares it before a line.
     pub fn log_generation(&self) -> &AtomicU64 {
         self.words.word(header::LOG_GENERATION)
@@ -210,6 +202,28 @@ fn open_file(path: &Path) -> io::Result<File> {
     })
 }
 
+/// Whether the file was never written to; fails when it is not ours. Read and not mapped: it may be shorter.
+fn check(file: &File) -> io::Result<bool> {
+    let mut head = [0; 16];
+    let length = file.read_at(&mut head, 0)?;
+    let word = |place: usize| {
+        let bytes = head[place * 8..][..8].try_into();
+        u64::from_ne_bytes(bytes.expect("a word has eight bytes"))
+    };
+    match (word(header::MAGIC), word(header::VERSION)) {
+        (MAGIC, VERSION) => Ok(false),
+        // So is one whose first start ended on a full disk, or right after it had made room.
+        (0, 0) => Ok(true),
+        (MAGIC, version) if length == head.len() => {
+            let cure = "run the stark that wrote it, or stop that one and move the file away";
+            Err(io::Error::other(format!(
+                "version {version} of the file is not {VERSION}; {cure}"
+            )))
+        }
+        _ => Err(io::Error::other("not a scoreboard; move the file away")),
+    }
+}
+
 fn lock_range(place: usize) -> (u64, u64) {
     (((HEADER_WORDS + place * RECORD_WORDS) * 8) as u64, 8)
 }
@@ -235,9 +249,28 @@ mod tests {
             .record(first)
             .count_run(std::time::Duration::from_micros(5), true);
         let again = Scoreboard::open(&dir.path().join("t.board")).unwrap();
-        assert!(again.is_of_this_boot());
         assert_eq!(again.claim("mail", 3, &none).unwrap(), first);
         assert_eq!(again.record(first).totals().runs, 1);
+    }
+
+    #[test]
+    fn processes_of_an_earlier_start_of_the_machine_are_forgotten() {
+        let (dir, board) = board();
+        let path = dir.path().join("t.board");
+        let myself = Identity::of(std::process::id() as i32);
+        board.record(0).move_in(1, myself);
+        board.record(0).set_script(myself);
+        let again = Scoreboard::open(&path).unwrap();
+        assert_eq!(again.record(0).worker(), myself);
+        assert!(again.record(0).script().is_alive());
+
+        board
+            .words
+            .word(header::BOOT_ID)
+            .fetch_add(1, Ordering::Relaxed);
+        let rebooted = Scoreboard::open(&path).unwrap();
+        assert_eq!(rebooted.record(0).worker(), Identity::default());
+        assert!(!rebooted.record(0).script().is_alive());
     }
 
     #[test]
@@ -268,7 +301,7 @@ mod tests {
                 .to_string()
                 .contains("not a scoreboard")
         );
-        assert!(std::fs::read(&path).unwrap().starts_with(b"hello, world"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello, world");
     }
 
     #[test]

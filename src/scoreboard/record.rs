@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Identity;
 use super::progress::{MAX_JOBS, Mark, OUTCOME_WORDS, Progress};
 use crate::sys::map::SharedWords;
 
@@ -33,30 +34,6 @@ mod word {
     pub const MARKS: usize = 24;
 }
 const _: () = assert!(word::MARKS + OUTCOME_WORDS <= super::RECORD_WORDS);
-
-/// A process, told from a later one with the same pid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// 0: none.
-    pub pid: i32,
-    /// In clock ticks since boot, see [`crate::sys::process::start_time`].
-    pub start_time: u64,
-}
-
-impl Identity {
-    /// Of a process that lives.
-    pub fn of(pid: i32) -> Self {
-        Self {
-            pid,
-            start_time: crate::sys::process::start_time(pid).unwrap_or(0),
-        }
-    }
-
-    /// Whether this very process still lives (or was not reaped yet).
-    pub fn is_alive(self) -> bool {
-        self.pid > 0 && crate::sys::process::start_time(self.pid) == Some(self.start_time)
-    }
-}
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,6 +178,14 @@ impl<'a> Record<'a> {
             .store(script.pid as u64, Ordering::Release);
     }
 
+    /// Neither worker nor script is known any more.
+    pub fn forget_processes(&self) {
+        let nobody = Identity::default();
+        self.set(word::PID, nobody.pid as u64);
+        self.set(word::PID_START, nobody.start_time);
+        self.set_script(nobody);
+    }
+
     /// A busy worker goes from one job to the next.
     pub fn set_since(&self, since: Duration) {
         self.set(word::SINCE_US, since.as_micros() as u64);
@@ -330,7 +315,6 @@ impl<'a> Record<'a> {
         if base == NO_SCRIPT {
             return;
         }
-        self.set(word::SCRIPT_BASE, NO_SCRIPT);
         let progress = Progress::unpack(self.word(word::PROGRESS).load(Ordering::Acquire));
         let noted = finished.wrapping_sub(base);
         if noted <= MAX_JOBS as u64 && noted as usize > progress.ended {
@@ -341,6 +325,9 @@ impl<'a> Record<'a> {
             self.word(word::PROGRESS)
                 .store(further.pack(), Ordering::Release);
         }
+        // Last: who is killed before it leaves the page to be adopted again, which changes nothing.
+        self.word(word::SCRIPT_BASE)
+            .store(NO_SCRIPT, Ordering::Release);
     }
 
     /// What had become of the reservation with this token and so many jobs.

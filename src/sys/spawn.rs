@@ -1,7 +1,6 @@
 //! Starting a program that shares nothing with us but what it is handed: a process group of its own, chosen
 //! descriptors from number 3 on, no signal dispositions or mask of ours, killed when the thread that started it ends.
 //! Decides nothing; which program, descriptors and environment is the caller's affair.
-#![allow(unsafe_code, reason = "code between fork and exec")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,17 +34,6 @@ pub fn spawn_apart(mut command: Command, handed: &[BorrowedFd<'_>]) -> io::Resul
     // SAFETY: `prepare_child` calls async-signal-safe functions only and allocates nothing.
     unsafe { command.pre_exec(move || prepare_child(&numbers, past_last, parent)) };
     command.spawn()
-}
-
-/// A descriptor that becomes readable when process `pid` ends (Linux 5.3).
-///
-/// # Errors
-/// `ENOSYS` on older kernels, `ESRCH` when there is no such process.
-pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
-    // SAFETY: takes two integers and touches no memory of ours.
-    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    owned(descriptor as RawFd)
 }
 
 /// A copy of `descriptor`, close-on-exec, numbered `lowest` or above.
@@ -141,6 +129,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process;
     use std::fs::File;
     use std::os::fd::AsFd;
     use std::process::Stdio;
@@ -207,7 +196,7 @@ mod tests {
     #[test]
     fn a_pidfd_becomes_readable_at_the_end() {
         let mut child = spawn_apart(shell("exit 3"), &[]).unwrap();
-        let watch = pidfd_open(child.id()).unwrap();
+        let watch = process::watch(child.id() as i32).unwrap();
         let mut set = [libc::pollfd {
             fd: watch.as_raw_fd(),
             events: libc::POLLIN,

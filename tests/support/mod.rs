@@ -2,5 +2,7 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod ledger;
 pub mod proxy;
 pub mod redis;
+pub mod stark;
