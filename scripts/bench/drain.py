@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 
-from stage import KEY, ROUNDS, STATS, build, median, need, script, stage, table, wait_until
+from stage import KEY, ROUNDS, build, median, need, script, stage, table, wait_until
 
 WORKERS = 2
 PAYLOAD = b"x" * 100

@@ -99,13 +99,13 @@ class Redis:
 class Daemon:
     """A stark in a directory of its own, stopped at the end of its `with`."""
 
-    def __init__(self, stark, redis, home, run, count, more="", section_worker="max_run_count = 0"):
+    def __init__(self, stark, redis, home, run, count):
         self.stark, self.redis = stark, redis
         self.home = tempfile.mkdtemp(dir=home)
         self.ini = os.path.join(self.home, "bench.ini")
         with open(self.ini, "w") as ini:
             ini.write(f"[main]\nport = 0\nworking_dir = {self.home}\n[run]\n{run}\n"
-                      f"[worker]\ncount = {count}\n{section_worker}\n[queue]\nhost = {redis.socket}\nkey = {KEY}\n{more}\n")
+                      f"[worker]\ncount = {count}\nmax_run_count = 0\n[queue]\nhost = {redis.socket}\nkey = {KEY}\n")
 
     def command(self, *arguments):
         done = subprocess.run([self.stark, "-f", self.ini, *arguments], capture_output=True, text=True)
@@ -161,12 +161,14 @@ def script(home, text):
 
 
 def stage():
-    """The temporary directory and the Redis of one bench."""
+    """What one bench stands on, for a `with`."""
     need("cargo", "redis-server")
     return Stage(build(), tempfile.mkdtemp(prefix="stark-bench-"))
 
 
 class Stage:
+    """A temporary directory with a Redis, and the program under test."""
+
     def __init__(self, stark, home):
         self.home = home
         self.redis = Redis(home)
@@ -180,8 +182,8 @@ class Stage:
         self.redis.process.wait()
         shutil.rmtree(self.home)
 
-    def daemon(self, run, count, **more):
-        return Daemon(self.stark, self.redis, self.home, run, count, **more)
+    def daemon(self, run, count):
+        return Daemon(self.stark, self.redis, self.home, run, count)
 
 
 def median(values):
