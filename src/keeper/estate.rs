@@ -73,12 +73,12 @@ impl<'a> Estate<'a> {
             }
             None => None,
         };
-        let record = place.map(|place| board.record(place));
-        if let Some(record) = &record
+        if let Some(place) = place
             && let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot))
         {
-            record.adopt(page.finished());
+            board.take_stock(place, &page);
         }
+        let record = place.map(|place| board.record(place));
         let reclaimed = self.queue.reclaim_registered(list, &|token, jobs| {
             let Some(record) = &record else {
                 return Settled::default();

@@ -16,6 +16,7 @@ use crate::sys::{locks, process};
 mod page;
 pub mod progress;
 mod record;
+mod remains;
 
 pub use page::Page;
 pub use record::{Ended, Identity, NO_SCRIPT, Record, State, Totals};

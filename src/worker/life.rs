@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::sys::signal::Signal;
 
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
@@ -136,12 +134,7 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
 
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     let record = birth.board.record(birth.place);
-    // It may still run a job, and note it as finished: only when it is dead is the count final.
-    if birth.board.is_of_this_boot() {
-        end_former_script(&record);
-    }
-    record.adopt(page.finished());
-    record.set_script(Identity::default());
+    birth.board.take_stock(birth.place, page);
     let label = birth.label();
     let mut cycle = Cycle::new(birth, record, orders);
     let settings = birth.pool.queue.as_ref();
@@ -181,24 +174,6 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
         End::Ordered | End::Recycle(_) => 0,
         End::CannotStart(_) => STATUS_CANNOT_START,
     }
-}
-
-/// Kills a script that outlived its worker, with its group, and waits until it is dead.
-fn end_former_script(record: &Record<'_>) {
-    let script = record.script();
-    // Watched first: the descriptor then speaks of this process and of no later one.
-    let Ok(watch) = process::watch(script.pid) else {
-        return;
-    };
-    if !script.is_alive() {
-        return;
-    }
-    let _ = process::signal_group(script.pid, Signal::SIGKILL);
-    let mut fds = [PollFd::new(
-        std::os::fd::AsFd::as_fd(&watch),
-        PollFlags::POLLIN,
-    )];
-    while poll(&mut fds, PollTimeout::NONE).is_err() {}
 }
 
 fn wait_for_start(birth: &Birth<'_>, record: &Record<'_>, orders: &Orders) {

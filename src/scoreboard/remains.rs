@@ -1,0 +1,72 @@
+//! What the last worker of a slot left behind: a script that may still run, and the page on which it noted its runs.
+//! For whoever holds the slot's lock and is about to reclaim: the next worker, or the keeper for a slot that is no
+//! more.
+
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use super::{Identity, Page, Scoreboard};
+use crate::sys::process;
+
+impl Scoreboard {
+    /// Ends the script of the slot's last worker, and believes what it had noted on its page.
+    pub fn take_stock(&self, place: usize, page: &Page) {
+        let record = self.record(place);
+        // It may be about to note a job as finished: only when it is dead is the count final.
+        if self.is_of_this_boot() {
+            end(record.script());
+        }
+        record.adopt(page.finished());
+        record.set_script(Identity::default());
+    }
+}
+
+/// Kills a script with its group, and waits until it is dead.
+fn end(script: Identity) {
+    // Watched first: the descriptor then speaks of this process and of no later one.
+    let Ok(watch) = process::watch(script.pid) else {
+        return;
+    };
+    if !script.is_alive() {
+        return;
+    }
+    let _ = process::signal_group(script.pid, Signal::SIGKILL);
+    let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::NONE).is_err() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_script_that_outlived_its_worker_is_dead_before_its_page_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.board");
+        // Of this boot, which the first to open it was not told.
+        drop(Scoreboard::open(&path).unwrap());
+        let board = Scoreboard::open(&path).unwrap();
+        let page = Page::open(&dir.path().join("page")).unwrap();
+        let mut script = Command::new("sleep")
+            .arg("1000")
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let record = board.record(0);
+        record.set_script(Identity::of(script.id() as i32));
+        record.begin_tokens(9, 2);
+        record.begin_reservation(5, 0);
+        std::fs::write(dir.path().join("page"), 3u64.to_le_bytes()).unwrap();
+        board.take_stock(0, &page);
+        assert!(script.try_wait().unwrap().is_some(), "it is dead");
+        assert_eq!(record.script(), Identity::default());
+        assert_eq!(record.ended_of(9, 2, 5, 10).done, 3);
+    }
+}
