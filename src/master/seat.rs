@@ -134,7 +134,7 @@ impl Seat {
         let Some(script) = self.record(board).map(|record| record.script()) else {
             return;
         };
-        if board.is_of_this_boot() && script.is_alive() {
+        if script.is_alive() {
             let _ = process::signal_group(script.pid, signal);
         }
     }

@@ -47,7 +47,6 @@ mod header {
 pub struct Scoreboard {
     words: SharedWords,
     path: PathBuf,
-    same_boot: bool,
 }
 
 impl Scoreboard {
@@ -81,12 +80,16 @@ impl Scoreboard {
             _ => return Err(io::Error::other("not a scoreboard; move the file away")),
         }
         let boot = process::boot_id();
-        let same_boot = word(header::BOOT_ID).swap(boot, Ordering::Relaxed) == boot;
-        Ok(Self {
+        let board = Self {
             words,
             path: path.to_path_buf(),
-            same_boot,
-        })
+        };
+        let written_in = board.words.word(header::BOOT_ID);
+        if written_in.load(Ordering::Relaxed) != boot {
+            board.forget_scripts();
+            written_in.store(boot, Ordering::Release);
+        }
+        Ok(board)
     }
 
     /// The record of a slot: the one it had before, else a free one, else the one of a slot that `in_use` denies.
@@ -144,11 +147,6 @@ impl Scoreboard {
     /// A descriptor of the file, for [`Scoreboard::holder`].
     pub fn file(&self) -> io::Result<File> {
         open_file(&self.path)
-    }
-
-    /// Whether the records were written since the machine started, so that the pids in them mean something.
-    pub fn is_of_this_boot(&self) -> bool {
-        self.same_boot
     }
 
     /// Rises when an operator asks for logs to be reopened; every writer compares it before a line.
@@ -229,7 +227,6 @@ mod tests {
             .record(first)
             .count_run(std::time::Duration::from_micros(5), true);
         let again = Scoreboard::open(&dir.path().join("t.board")).unwrap();
-        assert!(again.is_of_this_boot());
         assert_eq!(again.claim("mail", 3, &none).unwrap(), first);
         assert_eq!(again.record(first).totals().runs, 1);
     }

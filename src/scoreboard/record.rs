@@ -347,6 +347,11 @@ impl<'a> Record<'a> {
                 .store(further.pack(), Ordering::Release);
         }
         // Last: who is killed before it leaves the page to be adopted again, which changes nothing.
+        self.disown_page();
+    }
+
+    /// What the page says from now on has nothing to do with this reservation.
+    pub(super) fn disown_page(&self) {
         self.word(word::SCRIPT_BASE)
             .store(NO_SCRIPT, Ordering::Release);
     }

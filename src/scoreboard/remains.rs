@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use super::{Identity, Page, Scoreboard};
+use super::{Identity, Page, RECORDS, Scoreboard};
 use crate::sys::process;
 
 impl Scoreboard {
@@ -15,11 +15,19 @@ impl Scoreboard {
     pub fn take_stock(&self, place: usize, page: &Page) {
         let record = self.record(place);
         // It may be about to note a job as finished: only when it is dead is the count final.
-        if self.is_of_this_boot() {
-            end(record.script());
-        }
+        end(record.script());
         record.adopt(page.finished());
         record.set_script(Identity::default());
+    }
+
+    /// For a board of an older boot, whose pids name nobody. Its pages are not believed either: what reached the disk
+    /// before the power failed may be older than the board.
+    pub(super) fn forget_scripts(&self) {
+        let records = (0..RECORDS).map(|place| self.record(place));
+        for record in records.filter(|record| record.owner() != 0) {
+            record.set_script(Identity::default());
+            record.disown_page();
+        }
     }
 }
 
@@ -41,15 +49,16 @@ fn end(script: Identity) {
 mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
+    use std::sync::atomic::Ordering;
 
+    use super::super::header;
+    use super::super::progress::Mark;
     use super::*;
 
     #[test]
     fn a_script_that_outlived_its_worker_is_dead_before_its_page_is_believed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.board");
-        // Of this boot, which the first to open it was not told.
-        drop(Scoreboard::open(&path).unwrap());
         let board = Scoreboard::open(&path).unwrap();
         let page = Page::open(&dir.path().join("page")).unwrap();
         let mut script = Command::new("sleep")
@@ -68,5 +77,29 @@ mod tests {
         assert!(script.try_wait().unwrap().is_some(), "it is dead");
         assert_eq!(record.script(), Identity::default());
         assert_eq!(record.ended_of(9, 2, 5, 10).done, 3);
+    }
+    #[test]
+    fn scripts_and_pages_of_an_older_boot_mean_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.board");
+        let board = Scoreboard::open(&path).unwrap();
+        let place = board.claim("p", 0, &|_| false).unwrap();
+        let record = board.record(place);
+        record.set_script(Identity::of(std::process::id() as i32));
+        record.begin_tokens(9, 2);
+        record.begin_reservation(5, 10);
+        record.end_job(5, 0, Mark::Done);
+        let boot = board.words.word(header::BOOT_ID);
+        boot.fetch_add(1, Ordering::Relaxed);
+        let board = Scoreboard::open(&path).unwrap();
+        let record = board.record(place);
+        assert_eq!(record.script(), Identity::default());
+        record.adopt(15);
+        assert_eq!(record.ended_of(9, 2, 5, 10).done, 1, "by its worker's word");
+        // Within a boot a page is believed.
+        record.begin_reservation(6, 10);
+        let board = Scoreboard::open(&path).unwrap();
+        board.record(place).adopt(15);
+        assert_eq!(board.record(place).ended_of(9, 2, 6, 10).done, 5);
     }
 }
