@@ -1,5 +1,5 @@
-//! Reserved lists of this daemon whose slots are no more (a lower count, another pool): their jobs go back to the
-//! queue. Slots that live reclaim their own.
+//! Reserved lists of this daemon whose slots are no more (a lower count, another pool, the end of the daemon): their
+//! jobs go back to the queue. Slots that live reclaim their own.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -57,6 +57,15 @@ impl<'a> Estate<'a> {
         Ok(())
     }
 
+    /// The daemon stops and its workers are gone: puts back what killed ones held, if the store is there.
+    pub fn settle_all(&mut self, board: &Scoreboard) {
+        self.living.clear();
+        self.is_done = false;
+        if let Err(err) = self.settle(board) {
+            log::warn!("cannot give back what is reserved, the next start does it err={err}");
+        }
+    }
+
     fn settle_one(&mut self, board: &Scoreboard, list: &Registered) -> Result<bool, QueueError> {
         let place = board.find(&list.pool, list.slot);
         // Held until the list is settled; closing it gives the lock back.
@@ -91,7 +100,7 @@ impl<'a> Estate<'a> {
         })?;
         if let Some(reclaimed) = reclaimed {
             log::info!(
-                "reclaimed of a slot that is no more pool={} slot={} jobs={}",
+                "reclaimed of a slot without worker pool={} slot={} jobs={}",
                 list.pool,
                 list.slot,
                 reclaimed.given_back

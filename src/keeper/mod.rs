@@ -3,7 +3,7 @@
 //! The store tells it once when the key changes. It then rings one doorbell at once, asks for the length again (which
 //! arms the store's notice), and rings for as many workers as are idle and have work. While nobody is idle it does not
 //! ask; who goes idle while it does not watch rings the keeper. Its other duty is the reserved lists of slots that
-//! are no more (`estate`).
+//! are no more (`estate`); at a stop, after the last worker, that is all of them.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::EventFd;
+use nix::unistd::getppid;
 
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
@@ -61,6 +62,7 @@ pub struct Birth<'a> {
 
 /// Keeps house until told to leave; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
+    let master = getppid();
     let channel = Arc::clone(&birth.channel);
     let control = Control {
         channel: Arc::clone(&channel),
@@ -98,6 +100,10 @@ pub fn live(birth: Birth<'_>) -> i32 {
         estate,
     };
     keeper.run(&orders, birth.queue);
+    // Without a master its workers may live, and a new one may be starting others: their slots are theirs.
+    if getppid() == master {
+        keeper.estate.settle_all(&birth.board);
+    }
     0
 }
 
