@@ -240,6 +240,20 @@ fn after_a_kill_of_everything_with_scripts_only_the_jobs_in_hand_run_twice() {
 }
 
 #[test]
+fn what_a_worker_held_that_was_killed_at_a_stop_is_back_before_the_daemon_ends() {
+    let rig = Rig::start(Consumer::Probe, 1, "shutdown_timeout = 1", "");
+    let mut gate = rig.gate("gate");
+    rig.push([rig.job_at(0, &gate)]);
+    rig.push_numbers(1..5);
+    rig.wait_for_run(0, 1);
+    rig.stark.stop();
+    assert_eq!((rig.reserved(), rig.waiting()), (vec![], 5));
+    gate.open();
+    rig.stark.start_again();
+    assert_eq!(rig.finish(5), [0, 0, 1, 2, 3, 4]);
+}
+
+#[test]
 fn idle_workers_are_woken_although_the_keeper_was_killed() {
     let rig = Rig::start(Consumer::Probe, 2, "", "");
     let is_idle = || (0..2).all(|number| rig.stark.worker(number)["state"] == "idle");

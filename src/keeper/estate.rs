@@ -84,14 +84,12 @@ impl<'a> Estate<'a> {
             }
             None => None,
         };
-        let record = place.map(|place| board.record(place));
-        if let Some(record) = &record {
-            // It may still note a run as finished: only when it is dead is the count final.
-            record.script().end_group();
-            if let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot)) {
-                record.adopt(page.finished());
-            }
+        if let Some(place) = place
+            && let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot))
+        {
+            board.take_stock(place, &page);
         }
+        let record = place.map(|place| board.record(place));
         let reclaimed = self.queue.reclaim_registered(list, &|token, jobs| {
             let Some(record) = &record else {
                 return Settled::default();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::EventFd;
+use nix::unistd::getppid;
 
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
@@ -61,6 +62,7 @@ pub struct Birth<'a> {
 
 /// Keeps house until told to leave; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
+    let master = getppid();
     let channel = Arc::clone(&birth.channel);
     let control = Control {
         channel: Arc::clone(&channel),
@@ -101,7 +103,10 @@ pub fn live(birth: Birth<'_>) -> i32 {
         estate,
     };
     keeper.run(&orders);
-    keeper.hand_back();
+    // Without a master its workers may live, and a new one may be starting others: their slots are theirs.
+    if getppid() == master {
+        keeper.hand_back();
+    }
     0
 }
 

@@ -17,6 +17,7 @@ mod identity;
 mod page;
 pub mod progress;
 mod record;
+mod remains;
 
 pub use identity::Identity;
 pub use page::Page;
@@ -78,13 +79,17 @@ impl Scoreboard {
         Ok(board)
     }
 
-    /// After a start of the machine the processes in the records are no more, and their pids may be others'.
+    /// After a start of the machine the processes in the records are no more, and their pids may be others'. Pages are
+    /// not believed either: what reached the disk before the power failed may be older than the board.
     fn begin_boot(&self, boot: u64) {
         let of_board = self.words.word(header::BOOT_ID);
-        if of_board.load(Ordering::Relaxed) != boot {
-            (0..RECORDS).for_each(|place| self.record(place).forget_processes());
-            of_board.store(boot, Ordering::Relaxed);
+        if of_board.load(Ordering::Relaxed) == boot {
+            return;
         }
+        for place in (0..RECORDS).filter(|place| self.owner(*place).load(Ordering::Relaxed) != 0) {
+            self.record(place).begin_boot();
+        }
+        of_board.store(boot, Ordering::Release);
     }
 
     /// The record of a slot: the one it had before, else a free one, else the one of a slot that `in_use` denies.
@@ -257,20 +262,21 @@ mod tests {
     fn processes_of_an_earlier_start_of_the_machine_are_forgotten() {
         let (dir, board) = board();
         let path = dir.path().join("t.board");
+        let place = board.claim("p", 0, &|_| false).unwrap();
         let myself = Identity::of(std::process::id() as i32);
-        board.record(0).move_in(1, myself);
-        board.record(0).set_script(myself);
+        board.record(place).move_in(1, myself);
+        board.record(place).set_script(myself);
         let again = Scoreboard::open(&path).unwrap();
-        assert_eq!(again.record(0).worker(), myself);
-        assert!(again.record(0).script().is_alive());
+        assert_eq!(again.record(place).worker(), myself);
+        assert!(again.record(place).script().is_alive());
 
         board
             .words
             .word(header::BOOT_ID)
             .fetch_add(1, Ordering::Relaxed);
         let rebooted = Scoreboard::open(&path).unwrap();
-        assert_eq!(rebooted.record(0).worker(), Identity::default());
-        assert!(!rebooted.record(0).script().is_alive());
+        assert_eq!(rebooted.record(place).worker(), Identity::default());
+        assert!(!rebooted.record(place).script().is_alive());
     }
 
     #[test]

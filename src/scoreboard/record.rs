@@ -178,12 +178,13 @@ impl<'a> Record<'a> {
             .store(script.pid as u64, Ordering::Release);
     }
 
-    /// Neither worker nor script is known any more.
-    pub fn forget_processes(&self) {
+    /// The machine was started anew: nobody in the record lives, and the page of its script says nothing any more.
+    pub(super) fn begin_boot(&self) {
         let nobody = Identity::default();
         self.set(word::PID, nobody.pid as u64);
         self.set(word::PID_START, nobody.start_time);
         self.set_script(nobody);
+        self.disown_page();
     }
 
     /// A busy worker goes from one job to the next.
@@ -326,6 +327,11 @@ impl<'a> Record<'a> {
                 .store(further.pack(), Ordering::Release);
         }
         // Last: who is killed before it leaves the page to be adopted again, which changes nothing.
+        self.disown_page();
+    }
+
+    /// What the page says from now on has nothing to do with this reservation.
+    fn disown_page(&self) {
         self.word(word::SCRIPT_BASE)
             .store(NO_SCRIPT, Ordering::Release);
     }

@@ -134,10 +134,7 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
 
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     let record = birth.board.record(birth.place);
-    // It may still run a job, and note it as finished: only when it is dead is the count final.
-    record.script().end_group();
-    record.adopt(page.finished());
-    record.set_script(Identity::default());
+    birth.board.take_stock(birth.place, page);
     let label = birth.label();
     let mut cycle = Cycle::new(birth, record, orders);
     let settings = birth.pool.queue.as_ref();

@@ -209,11 +209,10 @@ impl Beside<'_> {
                 ended: told_of,
                 death,
             } => {
-                // It noted the job as finished, but its reply was lost with it.
+                // What it noted as finished is, although the replies were lost with it.
                 let noted = death.finished.saturating_sub(finished_before) as usize;
-                if noted > told_of {
-                    ended(told_of, Outcome::Done);
-                } else if death.in_hand && !death.is_crash() {
+                (told_of..noted).for_each(|place| ended(place, Outcome::Done));
+                if noted <= told_of && death.in_hand && !death.is_crash() {
                     ended(told_of, Outcome::Failed(death.reason()));
                 }
                 Err(self.buried(&death))
