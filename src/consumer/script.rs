@@ -20,6 +20,7 @@ use super::process::Process;
 use super::wire::{self, Invalid, Reply};
 use super::{Outcome, Ran};
 use crate::queue::Job;
+use crate::resp;
 
 pub use super::hosts::ScriptSpec;
 pub use super::process::Exit;
@@ -146,7 +147,7 @@ impl Script {
         let facts = hosts::introduction(&spec.worker);
         script
             .link
-            .push(|out| wire::request(&[b"init", facts.as_bytes()], out));
+            .push(|out| resp::encode_command(out, &[b"init", facts.as_bytes()]));
         script.await_ready(orders)?;
         Ok(script)
     }
@@ -236,7 +237,8 @@ impl Script {
     pub fn complete(mut self, grace: Duration, orders: &Orders<'_>) -> Result<(), String> {
         let deadline = Instant::now() + grace;
         let mut answer = Err("script left without an answer to complete".to_owned());
-        self.link.push(|out| wire::request(&[b"complete"], out));
+        self.link
+            .push(|out| resp::encode_command(out, &[b"complete"]));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || (orders.stop)() {
