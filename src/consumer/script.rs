@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-use super::hosts;
+use super::hosts::{self, Handed};
 use super::link::Link;
 use super::output;
 use super::pace::Pace;
@@ -264,10 +264,13 @@ impl Script {
         let progress = progress.try_clone_to_owned()?;
         let (link, theirs) = Link::new()?;
         let host = hosts::open(&spec.file)?;
-        let mut handed = vec![theirs.as_fd(), progress.as_fd()];
-        handed.extend(host.as_ref().map(AsFd::as_fd));
+        let handed = Handed {
+            socket: theirs.as_fd(),
+            progress: progress.as_fd(),
+            host: host.as_ref().map(AsFd::as_fd),
+        };
         let origin = format!("pool={} slot={}", spec.worker.pool, spec.worker.index);
-        let process = Process::start(hosts::command(spec), &handed, &origin)?;
+        let process = Process::start(hosts::command(spec, handed), &handed.descriptors(), &origin)?;
         Ok(Self {
             process,
             link,
