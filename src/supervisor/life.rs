@@ -152,6 +152,8 @@ impl Supervisor {
                     awaited.remove(&index);
                 }
                 self.roll_on_ready(index);
+                // Its memory is known from the start, and not only after the next common heartbeat.
+                self.ask(index, actions);
             }
             // It crossed with an order to leave, or with the worker's own wish.
             SlotState::Draining { .. }
