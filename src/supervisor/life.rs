@@ -197,7 +197,7 @@ impl Supervisor {
             SlotState::Starting { process, .. }
             | SlotState::Running { process }
             | SlotState::Draining { process, .. } => {
-                slot.failure = Some(message.clone());
+                slot.fail(message.clone());
                 slot.state = SlotState::Failed {
                     process,
                     since: now,
