@@ -215,9 +215,10 @@ impl Supervisor {
                     retry_in: FAILED_DELAY,
                 }));
             }
+            // It leaves in any case, and this is why.
+            SlotState::Stopping { .. } => slot.fail(message),
             // It leaves already; or nobody is there.
             SlotState::Failed { .. }
-            | SlotState::Stopping { .. }
             | SlotState::Terminating { .. }
             | SlotState::Waiting { .. }
             | SlotState::Spawning { .. }
