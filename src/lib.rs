@@ -19,6 +19,7 @@
 //! | [`channel`] | the socketpair between master and worker |
 //! | [`admin`] | the port that Redis clients ask |
 //! | [`resp`] | the protocol of Redis, within bounds; pure |
+//! | `jitter` | seeded randomness; pure |
 //! | [`sys`] | what the kernel offers and safe Rust does not |
 //!
 //! Imports go one way; `tests/layering.rs` holds the table.
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod daemon;
+mod jitter;
 pub mod keeper;
 pub mod master;
 pub mod queue;

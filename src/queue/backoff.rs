@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::jitter::Jitter;
+
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(5);
 
@@ -10,7 +12,7 @@ const LAST: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Backoff {
     failures: u32,
-    random: u64,
+    jitter: Jitter,
 }
 
 impl Backoff {
@@ -18,7 +20,7 @@ impl Backoff {
     pub fn new(seed: u64) -> Self {
         Self {
             failures: 0,
-            random: seed,
+            jitter: Jitter::new(seed),
         }
     }
 
@@ -26,21 +28,12 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let full = FIRST.saturating_mul(1 << self.failures.min(16)).min(LAST);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(0.5 + 0.5 * self.next_share())
+        self.jitter.half_to_full(full)
     }
 
     /// The store answered: the next failure begins anew.
     pub fn reset(&mut self) {
         self.failures = 0;
-    }
-
-    /// 0.0 to 1.0 (splitmix64).
-    fn next_share(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as f64 / u64::MAX as f64
     }
 }
 

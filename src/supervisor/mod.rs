@@ -30,9 +30,10 @@ pub use policy::{
 pub use slot::{Process, SlotState};
 pub use view::{Counters, Phase, SlotView};
 
-use policy::Jitter;
 use rolling::Rolling;
 use slot::Slot;
+
+use crate::jitter::Jitter;
 
 /// Supervises the processes of one daemon.
 #[derive(Debug)]

@@ -98,32 +98,6 @@ fn doubled(times: u32) -> Duration {
     BACKOFF_FIRST * (1 << times.min(16))
 }
 
-/// Seeded randomness for delays, so that slots that crashed together do not start together.
-#[derive(Clone, Debug)]
-pub(super) struct Jitter(u64);
-
-impl Jitter {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A delay between half of `full` and `full`.
-    pub(super) fn half_to_full(&mut self, full: Duration) -> Duration {
-        // 53 bits: what a double holds exactly.
-        let share = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
-        full / 2 + (full / 2).mul_f64(share)
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,23 +113,6 @@ mod tests {
         assert_eq!(crash_backoff(u32::MAX), BACKOFF_MAX);
         assert_eq!(spawn_backoff(1), BACKOFF_FIRST);
         assert_eq!(spawn_backoff(u32::MAX), SPAWN_BACKOFF_MAX);
-    }
-
-    #[test]
-    fn jitter_stays_between_half_and_full_and_repeats_with_its_seed() {
-        let draw = |seed| {
-            let mut jitter = Jitter::new(seed);
-            (0..1000)
-                .map(|_| jitter.half_to_full(BACKOFF_MAX))
-                .collect::<Vec<_>>()
-        };
-        assert!(
-            draw(7)
-                .iter()
-                .all(|d| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(d))
-        );
-        assert_eq!(draw(7), draw(7));
-        assert_ne!(draw(7), draw(8));
     }
 
     #[test]

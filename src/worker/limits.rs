@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::message::RecycleReason;
+use crate::jitter::Jitter;
 
 /// The limits of one generation; none: never.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,11 +22,8 @@ impl Limits {
         jitter: f64,
         seed: u64,
     ) -> Self {
-        let mut seed = seed;
-        let mut factor = || {
-            seed = split_mix(seed);
-            1.0 - jitter * (seed >> 11) as f64 / (1u64 << 53) as f64
-        };
+        let mut drawn = Jitter::new(seed);
+        let mut factor = || 1.0 - jitter * drawn.share();
         Self {
             runs: runs.map(|runs| ((runs as f64 * factor()) as u64).max(1)),
             age: age.map(|age| age.mul_f64(factor())),
@@ -72,7 +70,7 @@ const LAST_DELAY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Restarts {
     deaths: u32,
-    random: u64,
+    jitter: Jitter,
 }
 
 impl Restarts {
@@ -80,7 +78,7 @@ impl Restarts {
     pub fn new(seed: u64) -> Self {
         Self {
             deaths: 0,
-            random: seed,
+            jitter: Jitter::new(seed),
         }
     }
 
@@ -93,21 +91,11 @@ impl Restarts {
         let Some(doublings) = self.deaths.checked_sub(2) else {
             return Duration::ZERO;
         };
-        self.random = split_mix(self.random);
-        let share = (self.random >> 11) as f64 / (1u64 << 53) as f64;
         let full = FIRST_DELAY
             .saturating_mul(1 << doublings.min(16))
             .min(LAST_DELAY);
-        full.mul_f64(0.5 + 0.5 * share)
+        self.jitter.half_to_full(full)
     }
-}
-
-/// Sebastiano Vigna's splitmix64: one step of a generator that is good enough for jitter.
-fn split_mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
