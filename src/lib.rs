@@ -8,38 +8,42 @@
 //! |---|---|
 //! | [`cli`] | what may be typed |
 //! | [`config`] | settings: read, checked, printed |
-//! | [`daemon`] | pidfile, background, user, log |
-//! | [`master`] | the loop that waits, collects, lets decide and performs |
+//! | `daemon` | pidfile, background, user, log |
+//! | `master` | the loop that waits, collects, lets decide and performs |
 //! | [`supervisor`] | all decisions on processes; pure |
-//! | [`worker`] | a worker's life, its loop over jobs, its control thread |
+//! | `worker` | a worker's life, its loop over jobs, its control thread |
 //! | [`consumer`] | what runs a job: builtin, or a script behind its host |
 //! | [`queue`] | the protocol on Redis: keys, scripts, tokens, reclaim |
-//! | [`keeper`] | the watch on the queue, and lists of slots that are no more |
-//! | [`scoreboard`] | records of slots, shared by all processes, which outlive them |
+//! | `keeper` | the watch on the queue, and lists of slots that are no more |
+//! | `scoreboard` | records of slots, shared by all processes, which outlive them |
 //! | [`channel`] | the socketpair between master and worker |
-//! | [`admin`] | the port that Redis clients ask |
+//! | `admin` | the port that Redis clients ask |
 //! | [`resp`] | the protocol of Redis, within bounds; pure |
 //! | `jitter` | seeded randomness; pure |
 //! | [`sys`] | what the kernel offers and safe Rust does not |
 //!
-//! Imports go one way; `tests/layering.rs` holds the table.
+//! Imports go one way; `tests/layering.rs` holds the table. Of the modules, those are public that tests look into; what a
+//! native consumer needs is re-exported here: [`Consumer`], [`Job`], [`Outcome`].
 
-pub mod admin;
+mod admin;
 pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod consumer;
-pub mod daemon;
+mod daemon;
 mod jitter;
-pub mod keeper;
-pub mod master;
+mod keeper;
+mod master;
 pub mod queue;
 pub mod resp;
-pub mod scoreboard;
+mod scoreboard;
 pub mod supervisor;
 #[expect(
     unsafe_code,
     reason = "what the kernel offers and safe Rust does not; nowhere else"
 )]
 pub mod sys;
-pub mod worker;
+mod worker;
+
+pub use consumer::{Consumer, Outcome};
+pub use queue::Job;

@@ -57,8 +57,6 @@ pub enum MasterState {
     Running,
     /// Finishes the jobs in hand, then ends.
     Draining,
-    /// Takes no jobs until it is resumed.
-    Paused,
     /// Replaces its workers.
     Reloading,
 }
@@ -68,7 +66,6 @@ impl MasterState {
         match self {
             Self::Running => "running",
             Self::Draining => "draining",
-            Self::Paused => "paused",
             Self::Reloading => "reloading",
         }
     }

@@ -21,7 +21,7 @@ mod remains;
 
 pub use identity::Identity;
 pub use page::Page;
-pub use record::{Ended, NO_SCRIPT, Record, State, Totals};
+pub use record::{NO_SCRIPT, Record, State, Totals};
 
 /// Slots that a file has room for.
 pub const RECORDS: usize = 4096;
