@@ -224,6 +224,26 @@ fn as_ordinary_user(stark: &Stark) -> Command {
 }
 
 #[test]
+fn a_limit_too_low_for_all_workers_is_told_and_not_waited_out() {
+    let stark = Stark::prepare("[run]\nbuiltin = null\n[worker]\ncount = 60\n", "");
+    let program = stark.program();
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg("--nofile=40")
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        limited.env(name, value.expect("it is set"));
+    }
+    assert_says(
+        &run(limited, b""),
+        69,
+        &["cannot start worker pool=t slot=", "Too many open files"],
+    );
+    stark.assert_nothing_left();
+}
+
+#[test]
 fn a_directory_in_which_others_could_plant_files_is_refused() {
     let stark = Stark::prepare(NULL, "");
     let work = stark.path("work");
