@@ -132,6 +132,39 @@ fn the_daemon_is_free_of_the_terminal_and_directory_that_it_was_started_from() {
     stark.stop();
 }
 
+/// `stark -f t.ini` as another program starts it.
+fn started_by(starter: &[&str], stark: &Stark) -> Command {
+    let program = stark.program();
+    let mut command = Command::new(starter[0]);
+    command
+        .args(&starter[1..])
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        command.env(name, value.expect("it is set"));
+    }
+    command
+}
+
+#[test]
+fn what_the_starting_command_had_open_is_not_held_by_the_daemon() {
+    let stark = Stark::prepare(NULL, "");
+    let lock = stark.path("lock");
+    let shell = [
+        "sh",
+        "-c",
+        "exec 7>\"$0\"; exec \"$@\"",
+        lock.to_str().unwrap(),
+    ];
+    assert_eq!(run(started_by(&shell, &stark), b"").status, 0);
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", stark.pid())).unwrap();
+    let held = descriptors
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok());
+    assert!(held.into_iter().all(|target| target != lock));
+    stark.stop();
+}
+
 #[test]
 fn in_the_foreground_it_stays_and_logs_to_stderr() {
     let mut stark = Stark::start_in_foreground(NULL, "");
@@ -226,17 +259,8 @@ fn as_ordinary_user(stark: &Stark) -> Command {
 #[test]
 fn a_limit_too_low_for_all_workers_is_told_and_not_waited_out() {
     let stark = Stark::prepare("[run]\nbuiltin = null\n[worker]\ncount = 60\n", "");
-    let program = stark.program();
-    let mut limited = Command::new("prlimit");
-    limited
-        .arg("--nofile=40")
-        .arg(program.get_program())
-        .args(program.get_args());
-    for (name, value) in program.get_envs() {
-        limited.env(name, value.expect("it is set"));
-    }
     assert_says(
-        &run(limited, b""),
+        &run(started_by(&["prlimit", "--nofile=40"], &stark), b""),
         69,
         &["cannot start worker pool=t slot=", "Too many open files"],
     );
