@@ -370,6 +370,16 @@ fn a_stale_pidfile_is_no_obstacle_even_if_its_pid_lives() {
 }
 
 #[test]
+fn a_pidfile_that_cannot_be_written_is_not_left_behind() {
+    let stark = Stark::prepare(NULL, "");
+    // Every write to a file fails, as on a full disk.
+    let shell = ["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""];
+    let ended = run(started_by(&shell, &stark), b"");
+    assert_says(&ended, 73, &["cannot lock pidfile", "File too large"]);
+    stark.assert_nothing_left();
+}
+
+#[test]
 fn a_pidfile_that_is_a_link_is_refused_and_its_target_left_alone() {
     let stark = Stark::prepare(NULL, "");
     let pidfile = stark.path("work/run/t.pid");
