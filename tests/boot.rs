@@ -417,6 +417,16 @@ fn files_of_a_newer_version_are_refused_and_left_alone() {
 }
 
 #[test]
+fn a_worker_that_cannot_take_its_slot_says_why() {
+    let stark = Stark::prepare(NULL, "");
+    stark.start_again();
+    stark.stop();
+    fs::remove_dir_all(stark.path("work/data/t.progress")).unwrap();
+    fs::write(stark.path("work/data/t.progress"), "").unwrap();
+    assert_refused(&stark, 69, &["cannot take slot: ", "data/t.progress"]);
+}
+
+#[test]
 fn a_file_that_is_no_scoreboard_is_refused_and_left_alone() {
     let stark = Stark::prepare(NULL, "");
     fs::create_dir_all(stark.path("work/data")).unwrap();
