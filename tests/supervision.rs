@@ -8,6 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use stark::scoreboard::Scoreboard;
 use support::redis::Redis;
 use support::stark::{
     LIMIT, Stark, children, is_alive, kill, queue, state, status, title, wait_for, wait_for_value,
@@ -65,6 +66,32 @@ fn a_worker_that_is_silent_for_three_heartbeats_is_killed_and_replaced() {
     let after = stark.worker_pids();
     assert_ne!(after[0], before[0]);
     assert_eq!(after[1], before[1]);
+    stark.stop();
+}
+
+#[test]
+fn a_worker_whose_slot_is_held_waits_for_it() {
+    let stark = Stark::start("[run]\nbuiltin = null\n", "");
+    let board = Scoreboard::open(&stark.path("work/data/t.board")).unwrap();
+    let place = board.find("t", 0).unwrap();
+    let (master, worker) = (stark.pid(), stark.worker_pids()[0]);
+    kill(master, Signal::SIGSTOP);
+    wait_for(LIMIT, "it is stopped", || state(master) == Some('T'));
+    kill(worker, Signal::SIGKILL);
+    let mut lock = None;
+    wait_for(LIMIT, "the slot is free", || {
+        lock = board.lock(place).unwrap();
+        lock.is_some()
+    });
+    kill(master, Signal::SIGCONT);
+    stark.wait_for_log("waiting for the slot's former holder");
+    drop((lock, board));
+    stark.wait_for_log_times("worker ready", 2);
+    assert_eq!(
+        stark.figure("workers_crashed"),
+        1,
+        "the one that was killed"
+    );
     stark.stop();
 }
 

@@ -1,6 +1,7 @@
 //! A worker's life, from the fork to its exit status: it takes its slot's lock, puts back what its predecessor left,
 //! starts the consumer, works, gives back and leaves.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,11 @@ use crate::sys::{affinity, clock, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
-/// Another process holds the slot's lock, or the kernel refused a file or a thread. 0 is drained or recycled, 70 a
-/// panic, 71 a job that outlived the master's end for too long.
+/// The kernel refused a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the master's end for too long.
 const STATUS_NO_SLOT: i32 = 72;
+
+/// Between two looks at a slot that another process holds; the master's limit for a start ends that.
+const SLOT_HELD: Duration = Duration::from_millis(20);
 
 /// What a worker is born with.
 pub struct Birth<'a> {
@@ -94,7 +97,8 @@ impl Birth<'_> {
 /// Lives; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
     match prepare(&birth) {
-        Ok((_slot_lock, page, orders)) => work(&birth, &page, &orders),
+        Ok(Some((_slot_lock, page, orders))) => work(&birth, &page, &orders),
+        Ok(None) => 0,
         Err(err) => {
             log::error!("cannot take slot {} err={err:?}", birth.label());
             if birth.is_first_start {
@@ -107,10 +111,9 @@ pub fn live(birth: Birth<'_>) -> i32 {
 }
 
 /// The slot's lock, which lasts as long as the file is open, the page of its script, and the control thread's orders.
-fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), String> {
+/// None: told to leave before the slot was free.
+fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, String> {
     let board = &birth.board;
-    let lock = board.lock(birth.place).map_err(|err| err.to_string())?;
-    let lock = lock.ok_or("another worker lives there")?;
     if let Some(core) = birth.core
         && !affinity::pin_to(core)
     {
@@ -121,9 +124,6 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
     {
         log::warn!("cannot change niceness {} err={err}", birth.label());
     }
-    board
-        .record(birth.place)
-        .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let control = Control {
         channel: Arc::clone(&birth.channel),
         board: Arc::clone(board),
@@ -132,8 +132,31 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
         shutdown_timeout: birth.shutdown_timeout,
     };
     let orders = control.start().map_err(|err| err.to_string())?;
+    let Some(lock) = take_slot(birth, &orders).map_err(|err| err.to_string())? else {
+        return Ok(None);
+    };
+    board
+        .record(birth.place)
+        .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
-    Ok((lock, page, orders))
+    Ok(Some((lock, page, orders)))
+}
+
+/// The processes of a master that was killed may still be about to leave: its keeper holds each lock for a moment
+/// while it gives back what lies there.
+fn take_slot(birth: &Birth<'_>, orders: &Orders) -> std::io::Result<Option<File>> {
+    let mut has_waited = false;
+    loop {
+        if let Some(lock) = birth.board.lock(birth.place)? {
+            return Ok(Some(lock));
+        }
+        if !std::mem::replace(&mut has_waited, true) {
+            log::info!("waiting for the slot's former holder {}", birth.label());
+        }
+        if orders.wait(SLOT_HELD) {
+            return Ok(None);
+        }
+    }
 }
 
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
