@@ -1,12 +1,17 @@
 //! Commands to a running daemon, through its admin port.
 
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::client::{self, Client};
 use crate::config::Config;
 use crate::daemon::{Failure, Files, pidfile, status};
 use crate::resp::Reply;
+use crate::sys::process;
+use crate::worker::control::round_up;
 
 /// For connecting, and for the reply.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,27 +84,34 @@ pub fn status(config: &Config) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// `stark stop`: the lock of the pidfile ends with the daemon, whatever else happens.
+/// `stark stop`: returns when the process has ended, which is a moment after its pidfile is gone.
 pub fn stop(config: &Config) -> Result<u8, Failure> {
     let name = &config.main.name;
     let Some(pid) = pidfile::holder(&config.main.pid_file) else {
         println!("{name}: not running");
         return Ok(0);
     };
-    ask(config, &["SHUTDOWN"])
-        .map_err(|err| Failure::new(err.status, format!("cannot stop pid {pid}: {err}")))?;
+    let cannot =
+        |status, why: String| Failure::new(status, format!("cannot stop pid {pid}: {why}"));
+    let ended = match process::watch(pid) {
+        Ok(ended) => ended,
+        // It has ended since we asked who holds the lock.
+        Err(err) if err.raw_os_error() == Some(libc::ESRCH) => return Ok(0),
+        Err(err) => return Err(cannot(status::FAILED, err.to_string())),
+    };
+    ask(config, &["SHUTDOWN"]).map_err(|err| cannot(err.status, err.to_string()))?;
     // Jobs in hand, then SIGTERM, then SIGKILL, then the keeper: the daemon's own limits, and a little more.
     let limit = config.main.shutdown_timeout + Duration::from_secs(20);
     let deadline = Instant::now() + limit;
-    while pidfile::holder(&config.main.pid_file) == Some(pid) {
-        if Instant::now() > deadline {
-            let message = format!(
-                "cannot stop pid {pid}: still running after {} s",
-                limit.as_secs()
-            );
-            return Err(Failure::new(status::FAILED, message));
+    let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+    while fds[0].any() != Some(true) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let why = format!("still running after {} s", limit.as_secs());
+            return Err(cannot(status::FAILED, why));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        // An interrupted wait is begun again.
+        let _ = poll(&mut fds, round_up(left));
     }
     Ok(0)
 }

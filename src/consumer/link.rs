@@ -70,6 +70,11 @@ impl Link {
         self.written < self.output.len()
     }
 
+    /// Runs that were sent and not answered.
+    pub fn unanswered(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Whether another run may be sent: `window` is not reached, and the buffer is not full.
     pub fn has_room(&self, window: usize) -> bool {
         self.runs.len() < window && self.output.len() - self.written < AHEAD

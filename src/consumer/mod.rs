@@ -3,6 +3,7 @@
 //! jobs come from and what becomes of an outcome is the worker's and the queue's affair.
 
 pub mod builtin;
+mod hosts;
 mod link;
 mod output;
 mod pace;

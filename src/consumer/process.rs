@@ -12,7 +12,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::output::Listener;
-use crate::sys::spawn;
+use crate::sys::{process, spawn};
 
 /// How a script ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Process {
             .stderr(its_stderr);
         let child = spawn::spawn_apart(command, handed)?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let prepared = spawn::pidfd_open(child.id()).and_then(|watch| {
+        let prepared = process::watch(child.id() as i32).and_then(|watch| {
             Ok((
                 watch,
                 Listener::start(origin, stdout.into(), stderr.into())?,

@@ -2,52 +2,30 @@
 //! protocol, and ended with its whole process group. Whether a dead one is started again, and when, is the worker's
 //! affair; so are time limits, for which it has the [`Script::pid`].
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
+use super::hosts;
 use super::link::Link;
 use super::output;
 use super::pace::Pace;
 use super::process::Process;
 use super::wire::{self, Invalid, Reply};
-use super::{Outcome, Ran, WorkerInfo};
+use super::{Outcome, Ran};
 use crate::queue::Job;
-use crate::sys::spawn::FIRST_HANDED;
 
+pub use super::hosts::ScriptSpec;
 pub use super::process::Exit;
-
-const PHP_HOST: &str = include_str!("hosts/host.php");
 
 /// From the end of a script's socket to its own end, before it is killed.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
-
-/// What to start.
-#[derive(Clone, Debug)]
-pub struct ScriptSpec {
-    /// Absolute. `.php` is run in the PHP host; anything else speaks the script protocol itself.
-    pub file: PathBuf,
-    /// Program and arguments that go before the file; empty when the file is a program.
-    pub interpreter: Vec<String>,
-    /// Where it runs.
-    pub directory: PathBuf,
-    /// Added to the environment.
-    pub env: BTreeMap<String, String>,
-    /// Handed to PHP as its `memory_limit`.
-    pub memory_limit_bytes: u64,
-    /// For whom it runs.
-    pub worker: WorkerInfo,
-}
 
 /// The worker's orders, looked at between runs and whenever `wake` is readable.
 #[derive(Clone, Copy)]
@@ -148,8 +126,8 @@ pub struct Script {
 
 impl Script {
     /// Starts the script and waits until it is ready. `progress` is the zeroed page in which it counts its finished
-    /// runs: 8 bytes, little endian, at offset 0. `born` is told its pid, which is its process group, at once. Must be called on the main thread: the kernel kills the script when
-    /// the calling thread ends.
+    /// runs: 8 bytes, little endian, at offset 0. `born` is told its pid, which is its process group, at once. Must be
+    /// called on the main thread: the kernel kills the script when the calling thread ends.
     ///
     /// # Errors
     /// See [`StartError`]; nothing of the script is left.
@@ -165,7 +143,7 @@ impl Script {
             StartError::Spawn(format!("cannot start {}: {error}", program.display()))
         })?;
         born(script.pid().as_raw());
-        let facts = introduction(&spec.worker);
+        let facts = hosts::introduction(&spec.worker);
         script
             .link
             .push(|out| wire::request(&[b"init", facts.as_bytes()], out));
@@ -194,13 +172,14 @@ impl Script {
         let (mut sent, mut done) = (0, 0);
         let mut stopping = false;
         let mut since = Instant::now();
-        let mut gone = self.process.has_ended_within(Duration::ZERO);
+        if let Err(death) = self.check_idle() {
+            return BatchEnd::Died { ended: 0, death };
+        }
+        let mut gone = false;
         loop {
             stopping = stopping || (orders.stop)();
-            while !gone && !stopping && sent < jobs.len() && self.link.has_room(self.pace.window())
-            {
-                self.send_run(|out| wire::run(&jobs[sent], out));
-                sent += 1;
+            if !stopping && !gone {
+                sent += self.send_ahead(&jobs[sent..]);
             }
             if done == jobs.len() {
                 return BatchEnd::All;
@@ -211,7 +190,9 @@ impl Script {
             if done == sent {
                 return BatchEnd::Stopped { ended: done };
             }
-            gone = self.exchange((!stopping).then_some(orders.wake), None);
+            let wake = (!stopping).then_some(orders.wake);
+            self.nap(wake);
+            gone = self.exchange(wake, None);
             let before = done;
             loop {
                 match self.next_outcome() {
@@ -234,19 +215,17 @@ impl Script {
     /// # Errors
     /// The script is gone.
     pub fn run_idle(&mut self) -> Result<Ran, Death> {
-        let mut gone = self.process.has_ended_within(Duration::ZERO);
-        if !gone {
-            self.send_run(wire::run_idle);
-        }
-        while !gone {
-            gone = self.exchange(None, None);
+        self.check_idle()?;
+        self.send_run(wire::run_idle);
+        loop {
+            let gone = self.exchange(None, None);
             match self.next_outcome() {
                 Ok(Some(reply)) => return Ok(reply.into_ran()),
+                Ok(None) if gone => return Err(self.died(None)),
                 Ok(None) => {}
                 Err(invalid) => return Err(self.died(Some(invalid))),
             }
         }
-        Err(self.died(None))
     }
 
     /// Lets the script complete and leave, and kills what is left of its group after `grace`, or as soon as the
@@ -282,11 +261,11 @@ impl Script {
     fn spawn(spec: &ScriptSpec, progress: BorrowedFd<'_>) -> std::io::Result<Self> {
         let progress = progress.try_clone_to_owned()?;
         let (link, theirs) = Link::new()?;
-        let host = is_php(&spec.file).then(php_host).transpose()?;
+        let host = hosts::open(&spec.file)?;
         let mut handed = vec![theirs.as_fd(), progress.as_fd()];
         handed.extend(host.as_ref().map(AsFd::as_fd));
         let origin = format!("pool={} slot={}", spec.worker.pool, spec.worker.index);
-        let process = Process::start(command(spec), &handed, &origin)?;
+        let process = Process::start(hosts::command(spec), &handed, &origin)?;
         Ok(Self {
             process,
             link,
@@ -322,18 +301,53 @@ impl Script {
         StartError::Died(words.replace("in a job", "while it was loaded"))
     }
 
+    /// Before anything is sent: the script lives, and has not answered what nobody asked.
+    fn check_idle(&mut self) -> Result<(), Death> {
+        if self.process.has_ended_within(Duration::ZERO) {
+            return Err(self.died(None));
+        }
+        match self.next_outcome() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => unreachable!("no run is unanswered"),
+            Err(invalid) => Err(self.died(Some(invalid))),
+        }
+    }
+
+    /// Sends what fits the window, once half of it is free: a write per reply would be one too many.
+    fn send_ahead(&mut self, jobs: &[Job]) -> usize {
+        let window = self.pace.window();
+        if self.link.unanswered() > window / 2 {
+            return 0;
+        }
+        let mut sent = 0;
+        while sent < jobs.len() && self.link.has_room(window) {
+            self.send_run(|out| wire::run(&jobs[sent], out));
+            sent += 1;
+        }
+        sent
+    }
+
     fn send_run(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         self.link.push_run(encode);
         self.sent += 1;
     }
 
+    /// Leaves the replies some time to gather, when there is nothing left to write. Only an order or the script's end
+    /// cuts that short.
+    fn nap(&mut self, wake: Option<BorrowedFd<'_>>) {
+        self.link.flush();
+        if let Some(length) = self.pace.nap(self.link.unanswered())
+            && !self.link.has_output()
+        {
+            let mut set = vec![PollFd::new(self.process.watch(), PollFlags::POLLIN)];
+            set.extend(wake.map(|wake| PollFd::new(wake, PollFlags::POLLIN)));
+            ppoll(&mut set, Some(length.into()), None).ok();
+        }
+    }
+
     /// Writes, waits for something to happen, and reads. True: the script is gone, and all it had written is read.
     fn exchange(&mut self, wake: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> bool {
         self.link.flush();
-        let timeout = limit.map_or(PollTimeout::NONE, |limit| {
-            // Rounded up, lest the last millisecond be spent spinning.
-            PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
         let ended = {
             let mut set = vec![PollFd::new(self.process.watch(), PollFlags::POLLIN)];
             set.extend(wake.map(|wake| PollFd::new(wake, PollFlags::POLLIN)));
@@ -343,7 +357,8 @@ impl Script {
                 set.push(PollFd::new(self.link.socket(), events));
             }
             // An interrupted wait is a spurious wake-up.
-            poll(&mut set, timeout).is_ok() && set[0].any().unwrap_or(false)
+            ppoll(&mut set, limit.map(TimeSpec::from), None).is_ok()
+                && set[0].any().unwrap_or(false)
         };
         if ended {
             self.link.receive_rest();
@@ -444,62 +459,4 @@ impl Reply {
 
 fn plain(error: &str) -> &str {
     error.strip_prefix("ERR ").unwrap_or(error)
-}
-
-/// What the script learns of its worker.
-fn introduction(worker: &WorkerInfo) -> String {
-    serde_json::json!({
-        "name": worker.name,
-        "index": worker.index,
-        "pid": std::process::id(),
-        "pool": worker.pool,
-        "version": worker.version,
-        "generation": worker.generation,
-    })
-    .to_string()
-}
-
-fn is_php(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "php")
-}
-
-/// The host as a file without a name, so that nothing of it lies about on the disk.
-fn php_host() -> std::io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("stark-host.php", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(PHP_HOST.as_bytes())?;
-    Ok(file.into())
-}
-
-fn command(spec: &ScriptSpec) -> Command {
-    let mut words: Vec<&OsStr> = spec.interpreter.iter().map(OsStr::new).collect();
-    let settings = php_settings(spec.memory_limit_bytes);
-    let host = format!("/proc/self/fd/{}", FIRST_HANDED + 2);
-    if is_php(&spec.file) {
-        words.extend(settings.iter().map(OsStr::new));
-        words.push(OsStr::new(&host));
-    }
-    words.push(spec.file.as_os_str());
-    let mut command = Command::new(words[0]);
-    command
-        .args(&words[1..])
-        .current_dir(&spec.directory)
-        .envs(&spec.env)
-        .env("STARK_FD", FIRST_HANDED.to_string())
-        .env("STARK_PROGRESS_FD", (FIRST_HANDED + 1).to_string());
-    command
-}
-
-/// Errors go to stderr once, in plain text: that is where we read them.
-fn php_settings(memory_limit_bytes: u64) -> Vec<String> {
-    let memory_limit = i64::try_from(memory_limit_bytes).unwrap_or(-1);
-    let mut settings = Vec::new();
-    for setting in [
-        format!("memory_limit={memory_limit}"),
-        "display_errors=stderr".into(),
-        "html_errors=0".into(),
-        "log_errors=0".into(),
-    ] {
-        settings.extend(["-d".into(), setting]);
-    }
-    settings
 }

@@ -11,16 +11,29 @@ const MODE: u32 = 0o750;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Makes a directory, with its parents, or checks the one that is there.
+/// Makes a directory, with its parents, or checks the one that is there; we can make files in it.
 ///
 /// # Errors
-/// 73 when it cannot be made or written to, 77 when it is a symbolic link, belongs to another ordinary user, or may
-/// be written to by others without being sticky.
+/// Those of [`ensure_safe`], and 73 when it cannot be written to.
 pub fn ensure(path: &Path) -> Result<(), Failure> {
+    ensure_safe(path)?;
+    nix::unistd::access(
+        path,
+        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
+    )
+    .map_err(|err| cannot("write to", path, &err.into()))
+}
+
+/// The same for a directory whose file may be there already, as an administrator makes one in /var/log.
+///
+/// # Errors
+/// 73 when it cannot be made, 77 when it is a symbolic link, belongs to another ordinary user, or may be written to by
+/// others without being sticky.
+pub fn ensure_safe(path: &Path) -> Result<(), Failure> {
     if let Some(parent) = path.parent()
         && !parent.exists()
     {
-        ensure(parent)?;
+        ensure_safe(parent)?;
     }
     match fs::DirBuilder::new().mode(MODE).create(path) {
         Ok(()) => Ok(()),
@@ -54,11 +67,7 @@ fn check(path: &Path) -> Result<(), Failure> {
             meta.mode() & 0o7777
         ));
     }
-    nix::unistd::access(
-        path,
-        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
-    )
-    .map_err(|err| cannot("write to", path, &err.into()))
+    Ok(())
 }
 
 fn cannot(verb: &str, path: &Path, err: &std::io::Error) -> Failure {

@@ -126,13 +126,11 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_written_is_named() {
-        let failure = Pidfile::lock(Path::new("/nonexistent/t.pid")).unwrap_err();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("missing/t.pid");
+        let failure = Pidfile::lock(&path).unwrap_err();
         assert_eq!(failure.status, status::CANNOT_CREATE);
-        assert!(
-            failure
-                .message
-                .starts_with("cannot lock pidfile /nonexistent/t.pid: "),
-            "{failure}"
-        );
+        let start = format!("cannot lock pidfile {}: ", path.display());
+        assert!(failure.message.starts_with(&start), "{failure}");
     }
 }

@@ -1,5 +1,6 @@
-//! Reserved lists of this daemon whose slots are no more (a lower count, another pool, the end of the daemon): their
-//! jobs go back to the queue. Slots that live reclaim their own.
+//! Reserved lists of this daemon that no worker will come for: their jobs go back to the queue. While the daemon runs
+//! those are the lists of slots that are no more (a lower count, another pool), for slots that live reclaim their own;
+//! when it stops, the lists of workers that were killed.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -57,13 +58,14 @@ impl<'a> Estate<'a> {
         Ok(())
     }
 
-    /// The daemon stops and its workers are gone: puts back what killed ones held, if the store is there.
-    pub fn settle_all(&mut self, board: &Scoreboard) {
+    /// The same for every slot: no worker comes any more.
+    ///
+    /// # Errors
+    /// As the store answers.
+    pub fn settle_all(&mut self, board: &Scoreboard) -> Result<(), QueueError> {
         self.living.clear();
         self.is_done = false;
-        if let Err(err) = self.settle(board) {
-            log::warn!("cannot give back what is reserved, the next start does it err={err}");
-        }
+        self.settle(board)
     }
 
     fn settle_one(&mut self, board: &Scoreboard, list: &Registered) -> Result<bool, QueueError> {
@@ -100,7 +102,7 @@ impl<'a> Estate<'a> {
         })?;
         if let Some(reclaimed) = reclaimed {
             log::info!(
-                "reclaimed of a slot without worker pool={} slot={} jobs={}",
+                "reclaimed without worker pool={} slot={} jobs={}",
                 list.pool,
                 list.slot,
                 reclaimed.given_back

@@ -2,8 +2,8 @@
 //!
 //! The store tells it once when the key changes. It then rings one doorbell at once, asks for the length again (which
 //! arms the store's notice), and rings for as many workers as are idle and have work. While nobody is idle it does not
-//! ask; who goes idle while it does not watch rings the keeper. Its other duty is the reserved lists of slots that
-//! are no more (`estate`); at a stop, after the last worker, that is all of them.
+//! ask; who goes idle while it does not watch rings the keeper. Its other duty is the reserved lists that no worker
+//! will come for (`estate`).
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -97,12 +97,15 @@ pub fn live(birth: Birth<'_>) -> i32 {
         watch: Watch::new(birth.queue),
         is_tracked: true,
         ask_at: Instant::now(),
+        backoff: Backoff::new(u64::from(std::process::id())),
+        outage: None,
+        queue: birth.queue,
         estate,
     };
-    keeper.run(&orders, birth.queue);
+    keeper.run(&orders);
     // Without a master its workers may live, and a new one may be starting others: their slots are theirs.
     if getppid() == master {
-        keeper.estate.settle_all(&birth.board);
+        keeper.hand_back();
     }
     0
 }
@@ -116,45 +119,67 @@ struct Keeper<'a> {
     is_tracked: bool,
     /// When the length is asked for at the latest.
     ask_at: Instant,
+    backoff: Backoff,
+    /// Since when the store is away.
+    outage: Option<Instant>,
+    queue: &'a config::Queue,
     estate: estate::Estate<'a>,
 }
 
 impl Keeper<'_> {
     /// One connection after the other.
-    fn run(&mut self, orders: &Orders, queue: &config::Queue) {
-        let mut backoff = Backoff::new(u64::from(std::process::id()));
-        let mut outage: Option<Instant> = None;
+    fn run(&mut self, orders: &Orders) {
         while !orders.must_leave() {
-            let ended = self.open().and_then(|()| {
-                if let Some(since) = outage.take() {
-                    log::info!(
-                        "redis back addr={} down_ms={}",
-                        queue.address,
-                        since.elapsed().as_millis()
-                    );
-                }
-                backoff.reset();
-                self.keep(orders)
-            });
+            let ended = self.open().and_then(|()| self.keep(orders));
             self.board.keeper_watches().store(0, Ordering::SeqCst);
             let Err(err) = ended else { break };
-            self.board.set_queue_sample(QueueSample {
-                is_connected: false,
-                ..self.board.queue_sample()
-            });
-            if outage.is_none() {
-                outage = Some(Instant::now());
-                match &err {
-                    QueueError::Unavailable(_) => log::warn!(
-                        "redis unavailable addr={} err={err:?}",
-                        queue.address,
-                        err = err.to_string()
-                    ),
-                    _ => log::error!("{err}"),
-                }
-            }
-            orders.wait(backoff.next_delay());
+            self.is_away(&err);
+            orders.wait(self.backoff.next_delay());
         }
+    }
+
+    /// The workers have left before us; those that were killed still hold jobs.
+    fn hand_back(&mut self) {
+        if self.outage.is_some() {
+            return;
+        }
+        if let Err(err) = self.estate.settle_all(self.board) {
+            log::warn!(
+                "jobs of killed workers stay reserved until the next start err={err:?}",
+                err = err.to_string()
+            );
+        }
+    }
+
+    fn is_away(&mut self, err: &QueueError) {
+        self.board.set_queue_sample(QueueSample {
+            is_connected: false,
+            ..self.board.queue_sample()
+        });
+        if self.outage.is_some() {
+            return;
+        }
+        self.outage = Some(Instant::now());
+        match err {
+            QueueError::Unavailable(_) => log::warn!(
+                "redis unavailable addr={} err={:?}",
+                self.queue.address,
+                err.to_string()
+            ),
+            _ => log::error!("{err}"),
+        }
+    }
+
+    /// It has told a length. A connection alone proves nothing: the store may refuse every command on it.
+    fn is_back(&mut self) {
+        if let Some(since) = self.outage.take() {
+            log::info!(
+                "redis back addr={} down_ms={}",
+                self.queue.address,
+                since.elapsed().as_millis()
+            );
+        }
+        self.backoff.reset();
     }
 
     fn open(&mut self) -> Result<(), QueueError> {
@@ -183,7 +208,10 @@ impl Keeper<'_> {
             while let Some(event) = self.watch.read()? {
                 match event {
                     queue::Event::Invalidated => is_asked |= self.changed(),
-                    queue::Event::Length(waiting) => self.ring(waiting),
+                    queue::Event::Length(waiting) => {
+                        self.is_back();
+                        self.ring(waiting);
+                    }
                 }
             }
             let is_due = Instant::now() >= self.ask_at;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -103,7 +104,9 @@ struct Bells {
 impl<'a> Master<'a> {
     fn new(config: &'a Config, prepared: &'a Prepared, is_foreground: bool) -> io::Result<Self> {
         process::become_subreaper();
-        let board = Arc::new(Scoreboard::open(&prepared.files.board())?);
+        let path = prepared.files.board();
+        let board = Scoreboard::open(&path).map_err(|err| about(&path, &err))?;
+        let board = Arc::new(board);
         let numbers = Arc::clone(&board);
         logging::follow(move || numbers.log_generation().load(Ordering::Relaxed));
         let seats = seats(config, &board)?;
@@ -124,7 +127,11 @@ impl<'a> Master<'a> {
         let listener = prepared.listener.try_clone()?;
         let address = listener.local_addr()?;
         let admin = Admin::new(listener, poll.registry(), first_token, limits)?;
-        prepared.files.write_port(address.port())?;
+        let path = prepared.files.port();
+        prepared
+            .files
+            .write_port(address.port())
+            .map_err(|err| about(&path, &err))?;
         log::info!("admin listening addr={address}");
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
@@ -488,6 +495,11 @@ fn totals(seats: &[Seat], board: &Scoreboard) -> crate::scoreboard::Totals {
         sum.reclaimed += totals.reclaimed;
     }
     sum
+}
+
+/// An error that names its file.
+fn about(path: &Path, err: &io::Error) -> io::Error {
+    io::Error::new(err.kind(), format!("{}: {err}", path.display()))
 }
 
 enum SeatToken {

@@ -6,27 +6,31 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::map::SharedWords;
 use crate::sys::{locks, process};
 
+mod identity;
 mod page;
 pub mod progress;
 mod record;
 mod remains;
 
+pub use identity::Identity;
 pub use page::Page;
-pub use record::{Ended, Identity, NO_SCRIPT, Record, State, Totals};
+pub use record::{Ended, NO_SCRIPT, Record, State, Totals};
 
 /// Slots that a file has room for.
 pub const RECORDS: usize = 4096;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"starkbrd");
 const VERSION: u64 = 1;
-const HEADER_WORDS: usize = 512;
+/// Which slot each record belongs to; apart from the records, so that a search touches few pages.
+const OWNERS: usize = 512;
+const HEADER_WORDS: usize = OWNERS + RECORDS;
 const RECORD_WORDS: usize = 128;
 const WORDS: usize = HEADER_WORDS + RECORDS * RECORD_WORDS;
 
@@ -56,40 +60,36 @@ impl Scoreboard {
     /// When the file cannot be made or mapped, or was written by another version.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open_file(path)?;
+        let is_new = check(&file)?;
         if file.metadata()?.len() < (WORDS * 8) as u64 {
             // Room on the disk, not only a length: a write to a hole of a mapped file on a full disk is SIGBUS.
             nix::fcntl::posix_fallocate(&file, 0, (WORDS * 8) as libc::off_t)?;
         }
         let words = SharedWords::map(&file, WORDS)?;
         let word = |place| words.word(place);
-        match (
-            word(header::MAGIC).load(Ordering::Relaxed),
-            word(header::VERSION).load(Ordering::Relaxed),
-        ) {
-            (MAGIC, VERSION) => {}
-            (0, 0) => {
-                word(header::VERSION).store(VERSION, Ordering::Relaxed);
-                word(header::MAGIC).store(MAGIC, Ordering::Release);
-            }
-            (MAGIC, version) => {
-                let cure = "run the stark that wrote it, or stop that one and move the file away";
-                return Err(io::Error::other(format!(
-                    "version {version} of the file is not {VERSION}; {cure}"
-                )));
-            }
-            _ => return Err(io::Error::other("not a scoreboard; move the file away")),
+        if is_new {
+            word(header::VERSION).store(VERSION, Ordering::Relaxed);
+            word(header::MAGIC).store(MAGIC, Ordering::Release);
         }
-        let boot = process::boot_id();
         let board = Self {
             words,
             path: path.to_path_buf(),
         };
-        let written_in = board.words.word(header::BOOT_ID);
-        if written_in.load(Ordering::Relaxed) != boot {
-            board.forget_scripts();
-            written_in.store(boot, Ordering::Release);
-        }
+        board.begin_boot(process::boot_id());
         Ok(board)
+    }
+
+    /// After a start of the machine the processes in the records are no more, and their pids may be others'. Pages are
+    /// not believed either: what reached the disk before the power failed may be older than the board.
+    fn begin_boot(&self, boot: u64) {
+        let of_board = self.words.word(header::BOOT_ID);
+        if of_board.load(Ordering::Relaxed) == boot {
+            return;
+        }
+        for place in (0..RECORDS).filter(|place| self.owner(*place).load(Ordering::Relaxed) != 0) {
+            self.record(place).begin_boot();
+        }
+        of_board.store(boot, Ordering::Release);
     }
 
     /// The record of a slot: the one it had before, else a free one, else the one of a slot that `in_use` denies.
@@ -105,7 +105,7 @@ impl Scoreboard {
         let owner = record::owner(pool, slot);
         let mut free = None;
         for place in 0..RECORDS {
-            match self.record(place).owner() {
+            match self.owner(place).load(Ordering::Relaxed) {
                 found if found == owner => return Ok(place),
                 0 if free.is_none() => free = Some(place),
                 _ => {}
@@ -115,14 +115,19 @@ impl Scoreboard {
         let place = free.or_else(|| (0..RECORDS).find(|place| !in_use(*place)));
         let place =
             place.ok_or_else(|| io::Error::other("the scoreboard has no room for another slot"))?;
-        self.record(place).take_over(owner);
+        self.record(place).clear();
+        self.owner(place).store(owner, Ordering::Relaxed);
         Ok(place)
     }
 
     /// The record that a slot had, if it ever had one.
     pub fn find(&self, pool: &str, slot: u32) -> Option<usize> {
         let owner = record::owner(pool, slot);
-        (0..RECORDS).find(|place| self.record(*place).owner() == owner)
+        (0..RECORDS).find(|place| self.owner(*place).load(Ordering::Relaxed) == owner)
+    }
+
+    fn owner(&self, place: usize) -> &AtomicU64 {
+        self.words.word(OWNERS + place)
     }
 
     /// The record at this place.
@@ -202,6 +207,28 @@ fn open_file(path: &Path) -> io::Result<File> {
     })
 }
 
+/// Whether the file was never written to; fails when it is not ours. Read and not mapped: it may be shorter.
+fn check(file: &File) -> io::Result<bool> {
+    let mut head = [0; 16];
+    let length = file.read_at(&mut head, 0)?;
+    let word = |place: usize| {
+        let bytes = head[place * 8..][..8].try_into();
+        u64::from_ne_bytes(bytes.expect("a word has eight bytes"))
+    };
+    match (word(header::MAGIC), word(header::VERSION)) {
+        (MAGIC, VERSION) => Ok(false),
+        // So is one whose first start ended on a full disk, or right after it had made room.
+        (0, 0) => Ok(true),
+        (MAGIC, version) if length == head.len() => {
+            let cure = "run the stark that wrote it, or stop that one and move the file away";
+            Err(io::Error::other(format!(
+                "version {version} of the file is not {VERSION}; {cure}"
+            )))
+        }
+        _ => Err(io::Error::other("not a scoreboard; move the file away")),
+    }
+}
+
 fn lock_range(place: usize) -> (u64, u64) {
     (((HEADER_WORDS + place * RECORD_WORDS) * 8) as u64, 8)
 }
@@ -232,6 +259,27 @@ mod tests {
     }
 
     #[test]
+    fn processes_of_an_earlier_start_of_the_machine_are_forgotten() {
+        let (dir, board) = board();
+        let path = dir.path().join("t.board");
+        let place = board.claim("p", 0, &|_| false).unwrap();
+        let myself = Identity::of(std::process::id() as i32);
+        board.record(place).move_in(1, myself);
+        board.record(place).set_script(myself);
+        let again = Scoreboard::open(&path).unwrap();
+        assert_eq!(again.record(place).worker(), myself);
+        assert!(again.record(place).script().is_alive());
+
+        board
+            .words
+            .word(header::BOOT_ID)
+            .fetch_add(1, Ordering::Relaxed);
+        let rebooted = Scoreboard::open(&path).unwrap();
+        assert_eq!(rebooted.record(place).worker(), Identity::default());
+        assert!(!rebooted.record(place).script().is_alive());
+    }
+
+    #[test]
     fn a_full_board_gives_away_only_what_is_not_in_use() {
         let (_dir, board) = board();
         for slot in 0..RECORDS as u32 {
@@ -259,7 +307,7 @@ mod tests {
                 .to_string()
                 .contains("not a scoreboard")
         );
-        assert!(std::fs::read(&path).unwrap().starts_with(b"hello, world"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello, world");
     }
 
     #[test]

@@ -1,63 +1,39 @@
 //! One slot's record: who lives in it, what it does, how far its reservation is, and its totals.
 //!
-//! Written by the worker that holds the slot's lock, but for `owner` (the master, before the first fork). Readers see
-//! single words atomically; only the progress of a reservation is relied upon by others, and ordered.
+//! Written by the worker that holds the slot's lock. Readers see single words atomically; only the progress of a
+//! reservation is relied upon by others, and ordered.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Identity;
 use super::progress::{MAX_JOBS, Mark, OUTCOME_WORDS, Progress};
 use crate::sys::map::SharedWords;
 
 /// Words of a record. The order is the file's format.
 mod word {
-    pub const OWNER: usize = 0;
-    pub const GENERATION: usize = 1;
-    pub const PID: usize = 2;
-    pub const PID_START: usize = 3;
-    pub const SCRIPT: usize = 4;
-    pub const SCRIPT_START: usize = 5;
-    pub const STATE: usize = 6;
-    pub const SINCE_US: usize = 7;
-    pub const NEXT_START_MS: usize = 8;
-    pub const CPU_MS: usize = 9;
-    pub const RUNS: usize = 10;
-    pub const FAILURES: usize = 11;
-    pub const RUN_US: usize = 12;
-    pub const RECLAIMED: usize = 13;
-    pub const RUNS_BEFORE: usize = 14;
-    pub const FAILURES_BEFORE: usize = 15;
-    pub const NONCE: usize = 16;
-    pub const TOKEN_GENERATION: usize = 17;
-    pub const PROGRESS: usize = 18;
-    pub const SCRIPT_BASE: usize = 19;
+    pub const GENERATION: usize = 0;
+    pub const PID: usize = 1;
+    pub const PID_START: usize = 2;
+    pub const SCRIPT: usize = 3;
+    pub const SCRIPT_START: usize = 4;
+    pub const STATE: usize = 5;
+    pub const SINCE_US: usize = 6;
+    pub const NEXT_START_MS: usize = 7;
+    pub const CPU_MS: usize = 8;
+    pub const RUNS: usize = 9;
+    pub const FAILURES: usize = 10;
+    pub const RUN_US: usize = 11;
+    pub const RECLAIMED: usize = 12;
+    pub const RUNS_BEFORE: usize = 13;
+    pub const FAILURES_BEFORE: usize = 14;
+    pub const NONCE: usize = 15;
+    pub const TOKEN_GENERATION: usize = 16;
+    pub const PROGRESS: usize = 17;
+    pub const SCRIPT_BASE: usize = 18;
     pub const MARKS: usize = 24;
 }
 const _: () = assert!(word::MARKS + OUTCOME_WORDS <= super::RECORD_WORDS);
-
-/// A process, told from a later one with the same pid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// 0: none.
-    pub pid: i32,
-    /// In clock ticks since boot, see [`crate::sys::process::start_time`].
-    pub start_time: u64,
-}
-
-impl Identity {
-    /// Of a process that lives.
-    pub fn of(pid: i32) -> Self {
-        Self {
-            pid,
-            start_time: crate::sys::process::start_time(pid).unwrap_or(0),
-        }
-    }
-
-    /// Whether this very process still lives (or was not reaped yet).
-    pub fn is_alive(self) -> bool {
-        self.pid > 0 && crate::sys::process::start_time(self.pid) == Some(self.start_time)
-    }
-}
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,14 +132,9 @@ impl<'a> Record<'a> {
         self.set(place, self.get(place).wrapping_add(value));
     }
 
-    pub(super) fn owner(&self) -> u64 {
-        self.get(word::OWNER)
-    }
-
-    /// Gives the record to another slot: nothing of the former one remains.
-    pub(super) fn take_over(&self, owner: u64) {
+    /// For another slot: nothing of the former one remains.
+    pub(super) fn clear(&self) {
         (0..super::RECORD_WORDS).for_each(|place| self.set(place, 0));
-        self.set(word::OWNER, owner);
     }
 
     /// The last generation that lived here; 0: none yet.
@@ -205,6 +176,15 @@ impl<'a> Record<'a> {
         self.set(word::SCRIPT_START, script.start_time);
         self.word(word::SCRIPT)
             .store(script.pid as u64, Ordering::Release);
+    }
+
+    /// The machine was started anew: nobody in the record lives, and the page of its script says nothing any more.
+    pub(super) fn begin_boot(&self) {
+        let nobody = Identity::default();
+        self.set(word::PID, nobody.pid as u64);
+        self.set(word::PID_START, nobody.start_time);
+        self.set_script(nobody);
+        self.disown_page();
     }
 
     /// A busy worker goes from one job to the next.
@@ -351,7 +331,7 @@ impl<'a> Record<'a> {
     }
 
     /// What the page says from now on has nothing to do with this reservation.
-    pub(super) fn disown_page(&self) {
+    fn disown_page(&self) {
         self.word(word::SCRIPT_BASE)
             .store(NO_SCRIPT, Ordering::Release);
     }
@@ -379,7 +359,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A slot of a pool as one number, never 0. FNV-1a: stable over versions, unlike the hashes of std.
+/// Whose a record is: a slot of a pool as one number, never 0. FNV-1a: stable over versions, unlike the hashes of std.
 pub(super) fn owner(pool: &str, slot: u32) -> u64 {
     let bytes = pool.bytes().chain([0]).chain(slot.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {

@@ -2,47 +2,17 @@
 //! For whoever holds the slot's lock and is about to reclaim: the next worker, or the keeper for a slot that is no
 //! more.
 
-use std::os::fd::AsFd;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-
-use super::{Identity, Page, RECORDS, Scoreboard};
-use crate::sys::process;
+use super::{Identity, Page, Scoreboard};
 
 impl Scoreboard {
     /// Ends the script of the slot's last worker, and believes what it had noted on its page.
     pub fn take_stock(&self, place: usize, page: &Page) {
         let record = self.record(place);
         // It may be about to note a job as finished: only when it is dead is the count final.
-        end(record.script());
+        record.script().end_group();
         record.adopt(page.finished());
         record.set_script(Identity::default());
     }
-
-    /// For a board of an older boot, whose pids name nobody. Its pages are not believed either: what reached the disk
-    /// before the power failed may be older than the board.
-    pub(super) fn forget_scripts(&self) {
-        let records = (0..RECORDS).map(|place| self.record(place));
-        for record in records.filter(|record| record.owner() != 0) {
-            record.set_script(Identity::default());
-            record.disown_page();
-        }
-    }
-}
-
-/// Kills a script with its group, and waits until it is dead.
-fn end(script: Identity) {
-    // Watched first: the descriptor then speaks of this process and of no later one.
-    let Ok(watch) = process::watch(script.pid) else {
-        return;
-    };
-    if !script.is_alive() {
-        return;
-    }
-    let _ = process::signal_group(script.pid, Signal::SIGKILL);
-    let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-    while poll(&mut fds, PollTimeout::NONE).is_err() {}
 }
 
 #[cfg(test)]
@@ -78,6 +48,7 @@ mod tests {
         assert_eq!(record.script(), Identity::default());
         assert_eq!(record.ended_of(9, 2, 5, 10).done, 3);
     }
+
     #[test]
     fn scripts_and_pages_of_an_older_boot_mean_nothing() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,11 +1,11 @@
-//! Time: which deadline a state has, what happens when it has passed, and the common heartbeat. Limits live in the
-//! states and begin anew with them, so that no stale one can fire.
+//! The tick: which deadline a state has, what happens when it has passed, memory, and the common heartbeat. Limits begin
+//! with the state that holds them, so that no stale one can fire.
 
 use std::time::{Duration, Instant};
 
 use super::event::{Action, KillReason, Pid};
 use super::policy::KILL_GRACE;
-use super::slot::SlotState;
+use super::slot::{Process, SlotState};
 use super::{Stage, Supervisor};
 use crate::channel::message::ToWorker;
 
@@ -16,6 +16,7 @@ impl Supervisor {
             if self.silence_deadline(index).is_some_and(|at| at <= now) {
                 self.kill_silent(index, now, actions);
             }
+            self.limit_memory(index, actions);
             if self.state_deadline(index).is_some_and(|at| at <= now) {
                 self.expire(index, now, actions);
             }
@@ -40,7 +41,7 @@ impl Supervisor {
             } => Some(since + consumer_delay + slot.policy.start_timeout),
             SlotState::Failed { since, .. } => Some(since + slot.policy.start_timeout),
             SlotState::Stopping { since, .. } => Some(since + drain_timeout),
-            SlotState::Terminating { since, .. } => Some(since + drain_timeout + KILL_GRACE),
+            SlotState::Terminating { since, .. } => Some(since + KILL_GRACE),
             SlotState::Spawning { .. }
             | SlotState::Evicting { .. }
             | SlotState::Running { .. }
@@ -53,7 +54,6 @@ impl Supervisor {
     /// Does what [`Self::state_deadline`] was for.
     fn expire(&mut self, index: usize, now: Instant, actions: &mut Vec<Action>) {
         let slot = &mut self.slots[index];
-        let drain_timeout = self.policy.drain_timeout(slot.policy.role);
         let passed = |since| now.saturating_duration_since(since);
         match slot.state {
             SlotState::Waiting { consumer_delay, .. } => self.spawn(index, consumer_delay, actions),
@@ -71,8 +71,11 @@ impl Supervisor {
                 let after = passed(since);
                 self.kill(index, KillReason::StartTimeout { after, limit }, actions);
             }
-            SlotState::Stopping { process, since } => {
-                slot.state = SlotState::Terminating { process, since };
+            SlotState::Stopping { process, .. } => {
+                slot.state = SlotState::Terminating {
+                    process,
+                    since: now,
+                };
                 actions.push(Action::Terminate {
                     slot: index,
                     pid: process.pid,
@@ -81,7 +84,7 @@ impl Supervisor {
             SlotState::Terminating { since, .. } => {
                 let why = KillReason::ShutdownTimeout {
                     after: passed(since),
-                    limit: drain_timeout,
+                    limit: KILL_GRACE,
                 };
                 self.kill(index, why, actions);
             }
@@ -124,6 +127,20 @@ impl Supervisor {
             let why = KillReason::Heartbeat {
                 silent: now.saturating_duration_since(process.heard_at),
                 limit: self.policy.heartbeat_timeout(),
+            };
+            self.kill(index, why, actions);
+        }
+    }
+
+    fn limit_memory(&mut self, index: usize, actions: &mut Vec<Action>) {
+        let slot = &mut self.slots[index];
+        let limit_bytes = slot.policy.kill_above_bytes();
+        if let Some(&mut Process { rss_bytes, .. }) = slot.state.living()
+            && rss_bytes > limit_bytes
+        {
+            let why = KillReason::Memory {
+                rss_bytes,
+                limit_bytes,
             };
             self.kill(index, why, actions);
         }

@@ -168,9 +168,9 @@ pub enum KillReason {
     },
     /// It outlived the order to drain and the SIGTERM after it.
     ShutdownTimeout {
-        /// Since the order to drain.
+        /// Since the SIGTERM.
         after: Duration,
-        /// `main.shutdown_timeout`, or the keeper's own limit.
+        /// The three seconds that it has then.
         limit: Duration,
     },
     /// An operator did not want to wait.

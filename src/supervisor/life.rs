@@ -114,10 +114,7 @@ impl Supervisor {
             ToMaster::Heartbeat {
                 sequence,
                 rss_bytes,
-            } => {
-                slot.answered(sequence, rss_bytes, now);
-                self.limit_memory(index, actions);
-            }
+            } => slot.answered(sequence, rss_bytes, now),
             ToMaster::Reclaimed => {
                 process.heard_at = now;
                 slot.unreclaimed = 0;
@@ -134,20 +131,6 @@ impl Supervisor {
                 process.heard_at = now;
                 self.failed(index, message, now, actions);
             }
-        }
-    }
-
-    fn limit_memory(&mut self, index: usize, actions: &mut Vec<Action>) {
-        let slot = &mut self.slots[index];
-        let limit_bytes = slot.policy.kill_above_bytes();
-        if let Some(&mut Process { rss_bytes, .. }) = slot.state.living()
-            && rss_bytes > limit_bytes
-        {
-            let why = KillReason::Memory {
-                rss_bytes,
-                limit_bytes,
-            };
-            self.kill(index, why, actions);
         }
     }
 

@@ -1,9 +1,12 @@
 //! Decides who is spawned, asked, drained, killed and replaced: events and time in, actions out.
 //!
-//! Pure: no clock, no log line, no system call. A turn of the master feeds all that it collected and then one
-//! [`Event::Tick`], with one `now`; it performs the actions in their order and feeds back what came of the spawns, until
-//! nothing is left to do. Deadlines are judged on the tick alone, so that an answer that has arrived counts before its
-//! lack is punished. `life` follows a process, `deadline` the time; `stop` ends a daemon, `rolling` reloads it.
+//! Pure: no clock, no log line, no system call. A turn of the master first reaps and then reads the channels; it feeds
+//! the messages (last words come before the exit they explain), the exits, the orders (so that no pid is signalled
+//! that was reaped in this turn) and then one [`Event::Tick`], all with one `now`. It performs the actions in their order
+//! and feeds back what came of the spawns, with another tick, until nothing is left to do. Limits are judged on the tick
+//! alone: an answer that has arrived counts before its lack is punished.
+//!
+//! `life` follows a process, `deadline` the time; `stop` ends a daemon, `rolling` reloads it.
 
 mod deadline;
 mod event;

@@ -35,6 +35,13 @@ impl Rolling {
         }
     }
 
+    /// Takes the next one, first who is not at work: nobody else may go down while it is.
+    fn next(&mut self, slots: &[Slot]) -> Option<Old> {
+        let is_down = |old: &Old| !matches!(slots[old.0].state, SlotState::Running { .. });
+        let down = self.todo.iter().position(is_down);
+        self.todo.remove(down.unwrap_or(0))
+    }
+
     /// Whether this slot's successor is awaited, and lives.
     fn awaits(&self, index: usize, slot: &Slot) -> bool {
         self.current
@@ -57,7 +64,7 @@ impl Supervisor {
             if rolling.current.is_some() {
                 return;
             }
-            match rolling.todo.pop_front() {
+            match rolling.next(&self.slots) {
                 Some(old) => self.replace(old, actions),
                 None => {
                     actions.push(Action::Report(Fact::ReloadFinished));

@@ -73,7 +73,7 @@ pub enum SlotState {
     Terminating {
         /// The process.
         process: Process,
-        /// When it was told to drain.
+        /// When it got it.
         since: Instant,
     },
     /// It got a SIGKILL; only its reaping leads out.

@@ -1,7 +1,6 @@
 //! Starting a program that shares nothing with us but what it is handed: a process group of its own, chosen
 //! descriptors from number 3 on, no signal dispositions or mask of ours, killed when the thread that started it ends.
 //! Decides nothing; which program, descriptors and environment is the caller's affair.
-#![allow(unsafe_code, reason = "code between fork and exec")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,17 +34,6 @@ pub fn spawn_apart(mut command: Command, handed: &[BorrowedFd<'_>]) -> io::Resul
     // SAFETY: `prepare_child` calls async-signal-safe functions only and allocates nothing.
     unsafe { command.pre_exec(move || prepare_child(&numbers, past_last, parent)) };
     command.spawn()
-}
-
-/// A descriptor that becomes readable when process `pid` ends (Linux 5.3).
-///
-/// # Errors
-/// `ENOSYS` on older kernels, `ESRCH` when there is no such process.
-pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
-    // SAFETY: takes two integers and touches no memory of ours.
-    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    owned(descriptor as RawFd)
 }
 
 /// A copy of `descriptor`, close-on-exec, numbered `lowest` or above.
@@ -141,6 +129,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process;
     use std::fs::File;
     use std::os::fd::AsFd;
     use std::process::Stdio;
@@ -174,24 +163,23 @@ mod tests {
 
     #[test]
     fn the_program_leads_a_group_and_has_neither_mask_nor_ignored_signals() {
-        // The standard library has made us ignore SIGPIPE.
-        let child = spawn_apart(
-            shell("cut -d' ' -f5 /proc/$$/stat; sed -n 's/^Sig[BI].*:.//p' /proc/$$/status"),
-            &[],
-        )
-        .unwrap();
+        // The standard library has made us ignore SIGPIPE. The program looks at itself: a shell blocks signals for a
+        // moment whenever it starts another one.
+        let mut cat = Command::new("cat");
+        cat.args(["/proc/self/stat", "/proc/self/status"])
+            .stdout(Stdio::piped());
+        let child = spawn_apart(cat, &[]).unwrap();
         let pid = child.id();
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        let [group, blocked, ignored] = lines[..] else {
-            panic!("three lines: {text}");
+        let set = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
         };
-        assert_eq!(group, pid.to_string());
-        assert_eq!(u64::from_str_radix(blocked, 16), Ok(0));
+        assert_eq!(text.split(' ').nth(4), Some(pid.to_string().as_str()));
+        assert_eq!(set("SigBlk:"), 0);
         // Signals 32 and 33 belong to the C library, which does not let go of them.
-        let ignored = u64::from_str_radix(ignored, 16).unwrap();
-        assert_eq!(ignored & !(0b11 << 31), 0, "{text}");
+        assert_eq!(set("SigIgn:") & !(0b11 << 31), 0, "{text}");
     }
 
     #[test]
@@ -208,7 +196,7 @@ mod tests {
     #[test]
     fn a_pidfd_becomes_readable_at_the_end() {
         let mut child = spawn_apart(shell("exit 3"), &[]).unwrap();
-        let watch = pidfd_open(child.id()).unwrap();
+        let watch = process::watch(child.id() as i32).unwrap();
         let mut set = [libc::pollfd {
             fd: watch.as_raw_fd(),
             events: libc::POLLIN,

@@ -23,6 +23,9 @@ use crate::sys::clock;
 /// Reserved at most by a pool: the `divisor`th part of what waits, so that short queues are shared.
 const SHARES_PER_WORKER: usize = 2;
 
+/// Pause after a reservation was lost.
+const AFTER_LOSS: Duration = Duration::from_millis(50);
+
 /// Why the loop ended.
 pub enum End {
     /// Told to leave.
@@ -143,7 +146,10 @@ impl<'a> Cycle<'a> {
                         return end;
                     }
                 }
-                Answer::TakenOver => {}
+                // Two daemons with one identity take turns at this; neither should do so as fast as it can.
+                Answer::TakenOver => {
+                    self.orders.wait(AFTER_LOSS);
+                }
                 Answer::Away(delay) | Answer::Refused(_, delay) => {
                     self.show(State::Away);
                     self.orders.wait(delay);

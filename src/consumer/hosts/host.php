@@ -4,8 +4,8 @@
  * is the socket (RESP arrays in, replies out in order), the one named by STARK_PROGRESS_FD notes how many runs have
  * finished. A reply is written before the next run begins, so a death hides no finished work.
  *
- * PHP's core suffices. Everything lives in a namespace and in static members, since the script is loaded into the
- * global scope, as if php had been called with it: its globals are its own, and it cannot meet ours.
+ * PHP's core suffices. Everything lives in a namespace and hangs on a static member, since the script is loaded into
+ * the global scope, as if php had been called with it: its globals are its own, and it cannot meet ours.
  */
 
 namespace StarkHost;
@@ -29,7 +29,7 @@ class Worker
 
     public function getStatus(): Status
     {
-        return Host::status();
+        return Host::$host->status();
     }
 }
 
@@ -75,9 +75,10 @@ class Log
     {
         $text = (string) $message;
         if ($context !== []) {
-            $text .= ' ' . json_encode($context, JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PARTIAL_OUTPUT_ON_ERROR);
+            $flags = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PARTIAL_OUTPUT_ON_ERROR;
+            $text .= ' ' . json_encode($context, $flags);
         }
-        Host::log($level, $text);
+        Host::$host->log($level, $text);
     }
 }
 
@@ -90,48 +91,49 @@ final class Host
     /** Errors after which PHP ends. */
     const FATAL = E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR;
 
-    public static $script;
-    private static $socket;
-    private static $progress;
-    private static $pid;
-    private static $worker;
-    private static $ready = false;
-    private static $warned = false;
+    public static $host;
+    public $script;
+    private $socket;
+    private $progress;
+    private $pid;
+    private $worker;
+    private $ready = false;
+    private $warned = false;
 
     /** Received bytes, and how far they are consumed. */
-    private static $input = '';
-    private static $at = 0;
+    private $input = '';
+    private $at = 0;
 
     /** Our output buffer is in place; printed text whose line has not ended. */
-    private static $buffering = false;
-    private static $line = '';
+    private $buffering = false;
+    private $line = '';
 
-    private static $startTime;
-    private static $lastActiveTime = 0.0;
-    private static $totalCount = 0;
-    private static $totalTime = 0.0;
+    private $startTime;
+    private $lastActiveTime = 0.0;
+    private $totalCount = 0;
+    private $totalTime = 0.0;
 
     /** Takes the descriptors over and waits to be introduced. */
-    public static function begin(): void
+    public function begin(): void
     {
-        self::$script = $_SERVER['argv'][1];
-        self::$pid = getmypid();
-        self::$startTime = microtime(true);
-        self::$socket = fopen('php://fd/' . getenv('STARK_FD'), 'r+');
-        stream_set_read_buffer(self::$socket, 0);
-        stream_set_timeout(self::$socket, -1); // Waits for ever: the default is to give up after a minute.
-        self::$progress = fopen('php://fd/' . getenv('STARK_PROGRESS_FD'), 'w');
-        register_shutdown_function([self::class, 'end']);
+        $this->script = $_SERVER['argv'][1];
+        $this->pid = getmypid();
+        $this->startTime = microtime(true);
+        $this->socket = fopen('php://fd/' . getenv('STARK_FD'), 'r+');
+        stream_set_read_buffer($this->socket, 0);
+        stream_set_timeout($this->socket, -1); // Waits for ever: the default is to give up after a minute.
+        $this->progress = fopen('php://fd/' . getenv('STARK_PROGRESS_FD'), 'w');
+        register_shutdown_function([$this, 'end']);
         foreach (['SCRIPT_NAME', 'SCRIPT_FILENAME', 'PHP_SELF', 'PATH_TRANSLATED'] as $name) {
-            $_SERVER[$name] = self::$script;
+            $_SERVER[$name] = $this->script;
         }
-        [, $facts] = self::request();
-        self::$worker = new Worker(json_decode($facts, true));
-        self::settleOutput();
+        [, $facts] = $this->request();
+        $this->worker = new Worker(json_decode($facts, true));
+        $this->settleOutput();
     }
 
     /** The script is loaded: finds its functions and lets it prepare itself. */
-    public static function prepare(): void
+    public function prepare(): void
     {
         if (!function_exists('run')) {
             throw new \Error('no function run($worker, $data) is defined');
@@ -141,182 +143,203 @@ final class Host
             class_alias(Worker::class, 'Stark\Daemon\Worker');
         }
         if (function_exists('init')) {
-            \init(self::$worker);
+            \init($this->worker);
         }
-        self::$ready = true;
+        $this->ready = true;
     }
 
-    public static function refuse(\Throwable $error): void
+    public function refuse(\Throwable $error): void
     {
-        self::$ready = true;
-        self::reply('-ERR ' . self::words($error) . "\r\n");
+        $this->ready = true;
+        $this->reply('-ERR ' . $this->words($error) . "\r\n");
         exit(1);
     }
 
     /** Answers requests until there are no more. */
-    public static function serve(): void
+    public function serve(): void
     {
-        self::reply("+OK\r\n");
+        $this->reply("+OK\r\n");
         while (true) {
-            $request = self::request();
+            $request = $this->request();
             if ($request[0] === 'run') {
                 $data = $request[1];
                 unset($request); // The payload may be large, and run() may change its copy.
-                self::run($data);
+                $this->run($data);
             } elseif ($request[0] === 'complete') {
-                self::complete();
+                $this->complete();
             } else {
-                self::reply("-ERR unknown request\r\n");
+                $this->reply("-ERR unknown request\r\n");
             }
         }
     }
 
-    public static function log(string $level, string $text): void
+    public function log(string $level, string $text): void
     {
-        self::send(self::frame($level, substr($text, 0, 8 * self::LINE)));
+        $this->send($this->frame($level, substr($text, 0, 8 * self::LINE)));
     }
 
-    public static function status(): Status
+    public function status(): Status
     {
         $status = new Status();
-        $status->pid = self::$pid;
-        $status->startTime = self::$startTime;
-        $status->lastActiveTime = self::$lastActiveTime;
-        $status->totalCount = self::$totalCount;
-        $status->totalTime = self::$totalTime;
-        $status->totalQPS = self::$totalTime > 0 ? self::$totalCount / self::$totalTime : 0;
+        $status->pid = $this->pid;
+        $status->startTime = $this->startTime;
+        $status->lastActiveTime = $this->lastActiveTime;
+        $status->totalCount = $this->totalCount;
+        $status->totalTime = $this->totalTime;
+        $status->totalQPS = $this->totalTime > 0 ? $this->totalCount / $this->totalTime : 0;
         $status->memory = memory_get_usage(true);
         return $status;
     }
 
-    private static function run($data): void
+    private function run($data): void
     {
         $began = microtime(true);
         try {
-            $reply = \run(self::$worker, $data) === false ? self::refusal($data === null) : "+\r\n";
+            $reply = \run($this->worker, $data) === false ? $this->refusal($data === null) : "+\r\n";
         } catch (\Throwable $error) {
-            $reply = '-FAIL ' . self::words($error) . "\r\n";
+            $reply = '-FAIL ' . $this->words($error) . "\r\n";
         }
-        self::$lastActiveTime = microtime(true);
-        self::$totalTime += self::$lastActiveTime - $began;
-        self::$totalCount++;
-        self::reply($reply, true);
+        $this->lastActiveTime = microtime(true);
+        $this->totalTime += $this->lastActiveTime - $began;
+        $this->totalCount++;
+        $this->reply($reply, true);
     }
 
     /** run() returned false: without a queue there was nothing to do, with one the job failed. */
-    private static function refusal(bool $idle): string
+    private function refusal(bool $idle): string
     {
         if ($idle) {
             return ":0\r\n";
         }
-        if (!self::$warned) {
-            self::$warned = true;
-            self::log('warning', 'run() returned false: Stark dropped such jobs, stark counts them as failed');
+        if (!$this->warned) {
+            $this->warned = true;
+            $this->log('warning', 'run() returned false: Stark dropped such jobs, stark counts them as failed');
         }
         return "-FAIL run() returned false\r\n";
     }
 
-    private static function complete(): void
+    private function complete(): void
     {
         $reply = "+OK\r\n";
         try {
             if (function_exists('complete')) {
-                \complete(self::$worker);
+                \complete($this->worker);
             }
         } catch (\Throwable $error) {
-            $reply = '-ERR ' . self::words($error) . "\r\n";
+            $reply = '-ERR ' . $this->words($error) . "\r\n";
         }
-        self::reply($reply);
+        $this->reply($reply);
         exit(0);
     }
 
     /** PHP ends, by whatever cause. */
-    public static function end(): void
+    public function end(): void
     {
-        if (getmypid() !== self::$pid) {
+        if (getmypid() !== $this->pid) {
             return;
         }
-        $last = self::$line;
-        self::settleOutput();
-        if (!self::$ready) {
-            self::$ready = true;
+        $last = $this->line;
+        $this->settleOutput();
+        if (!$this->ready) {
+            $this->ready = true;
             $error = error_get_last();
             $words = 'the script ended while it was loaded' . ($last === '' ? '' : ": $last");
             if ($error !== null && ($error['type'] & self::FATAL)) {
                 $words = "{$error['message']} in {$error['file']}:{$error['line']}";
             }
-            self::send('-ERR ' . self::oneLine($words) . "\r\n");
+            $this->send('-ERR ' . $this->oneLine($words) . "\r\n");
         }
     }
 
     /** The next request, a list of strings and nulls. Leaves when there will be none. */
-    private static function request(): array
+    private function request(): array
     {
         $items = [];
-        for ($count = self::number(); $count > 0; $count--) {
-            $length = self::number();
+        for ($count = $this->number(); $count > 0; $count--) {
+            $length = $this->number();
+            $end = $this->at + $length + 2;
             if ($length < 0) {
                 $items[] = null;
-                continue;
+            } elseif ($end <= strlen($this->input)) {
+                $items[] = substr($this->input, $this->at, $length);
+                $this->at = $end;
+            } else {
+                $items[] = $this->text($length);
             }
-            while (strlen(self::$input) - self::$at < $length + 2) {
-                self::receive();
-            }
-            $items[] = substr(self::$input, self::$at, $length);
-            self::$at += $length + 2;
         }
         return $items;
     }
 
-    /** The number in a head line such as "*5" or "$12". */
-    private static function number(): int
+    /**
+     * A string that is not there in full, and the line end behind it. It is gathered in one place: of a large one
+     * there may be no room for two.
+     */
+    private function text(int $length): string
     {
-        while (($end = strpos(self::$input, "\r\n", self::$at)) === false) {
-            self::receive();
+        $text = (string) substr($this->input, $this->at, $length);
+        $this->at += strlen($text);
+        while (($missing = $length - strlen($text)) > 0) {
+            $this->receive();
+            $piece = $missing < strlen($this->input) ? substr($this->input, 0, $missing) : $this->input;
+            $text .= $piece;
+            $this->at = strlen($piece);
         }
-        $number = (int) substr(self::$input, self::$at + 1, $end - self::$at - 1);
-        self::$at = $end + 2;
+        while (strlen($this->input) - $this->at < 2) {
+            $this->receive();
+        }
+        $this->at += 2;
+        return $text;
+    }
+
+    /** The number in a head line such as "*5" or "$12". */
+    private function number(): int
+    {
+        while (($end = strpos($this->input, "\r\n", $this->at)) === false) {
+            $this->receive();
+        }
+        $number = (int) substr($this->input, $this->at + 1, $end - $this->at - 1);
+        $this->at = $end + 2;
         return $number;
     }
 
-    private static function receive(): void
+    private function receive(): void
     {
-        if (self::$at > 0) {
-            self::$input = (string) substr(self::$input, self::$at);
-            self::$at = 0;
+        if ($this->at > 0) {
+            $this->input = (string) substr($this->input, $this->at);
+            $this->at = 0;
         }
-        $piece = fread(self::$socket, self::READ);
-        if ($piece === false || ($piece === '' && feof(self::$socket))) {
+        $piece = fread($this->socket, self::READ);
+        if ($piece === false || ($piece === '' && feof($this->socket))) {
             exit(0);
         }
-        self::$input .= $piece;
+        $this->input .= $piece;
     }
 
     /** Answers the request in hand; a finished run is noted first. */
-    private static function reply(string $reply, bool $finished = false): void
+    private function reply(string $reply, bool $finished = false): void
     {
         // A script may fork: its child must neither answer nor take the next request.
-        if (getmypid() !== self::$pid) {
+        if (getmypid() !== $this->pid) {
             exit(0);
         }
-        if (!self::$buffering || self::$line !== '' || ob_get_level() !== 1) {
-            self::settleOutput();
+        if (!$this->buffering || $this->line !== '' || ob_get_level() !== 1) {
+            $this->settleOutput();
         }
         if ($finished) {
-            fseek(self::$progress, 0);
-            if (fwrite(self::$progress, pack('P', self::$totalCount)) !== 8) {
+            fseek($this->progress, 0);
+            if (fwrite($this->progress, pack('P', $this->totalCount)) !== 8) {
                 exit(1);
             }
         }
-        if (!self::send($reply)) {
+        if (!$this->send($reply)) {
             exit(1);
         }
     }
 
-    private static function send(string $bytes): bool
+    private function send(string $bytes): bool
     {
         while ($bytes !== '') {
-            $sent = @fwrite(self::$socket, $bytes);
+            $sent = @fwrite($this->socket, $bytes);
             if ($sent === false) {
                 return false;
             }
@@ -325,56 +348,57 @@ final class Host
         return true;
     }
 
-    private static function frame(string $level, string $text): string
+    private function frame(string $level, string $text): string
     {
         return ">3\r\n\$3\r\nlog\r\n\$" . strlen($level) . "\r\n$level\r\n\$" . strlen($text) . "\r\n$text\r\n";
     }
 
     /** Ends the line that is still open, and puts our output buffer back in its place. */
-    private static function settleOutput(): void
+    private function settleOutput(): void
     {
-        while (ob_get_level() > (self::$buffering ? 1 : 0) && @ob_end_flush());
-        if (!self::$buffering) {
+        while (ob_get_level() > ($this->buffering ? 1 : 0) && @ob_end_flush());
+        if (!$this->buffering) {
             // Called for every piece of output (chunk size 1): the log of a long job must not wait for its end.
-            self::$buffering = ob_start([self::class, 'output'], 1);
+            $this->buffering = ob_start([$this, 'output'], 1);
         }
-        if (self::$line !== '') {
-            self::output("\n", 0);
+        if ($this->line !== '') {
+            $this->output("\n", 0);
         }
     }
 
     /** What the script prints: each line goes to the log at its end. */
-    public static function output(string $bytes, int $phase): string
+    public function output(string $bytes, int $phase): string
     {
-        if (getmypid() !== self::$pid) {
+        if (getmypid() !== $this->pid) {
             return $bytes;
         }
-        if ($phase & PHP_OUTPUT_HANDLER_FINAL) {
-            self::$buffering = false;
-        }
         if ($phase & PHP_OUTPUT_HANDLER_CLEAN) {
-            return '';
+            $bytes = '';
+        }
+        if ($phase & PHP_OUTPUT_HANDLER_FINAL) {
+            $this->buffering = false;
+            $bytes .= $this->line . $bytes === '' ? '' : "\n"; // Nothing will come to end the line.
         }
         $frames = '';
         $at = 0;
         while (($end = strpos($bytes, "\n", $at)) !== false) {
-            $frames .= self::frame('info', self::$line . substr($bytes, $at, min($end - $at, self::LINE)));
-            self::$line = '';
+            $frames .= $this->frame('info', $this->line . substr($bytes, $at, min($end - $at, self::LINE)));
+            $this->line = '';
             $at = $end + 1;
             if (strlen($frames) > self::READ) {
-                self::send($frames);
+                $this->send($frames);
                 $frames = '';
             }
         }
-        self::send($frames);
-        self::$line = substr(self::$line . substr($bytes, $at, self::LINE), 0, self::LINE);
+        $this->send($frames);
+        $this->line = substr($this->line . substr($bytes, $at, self::LINE), 0, self::LINE);
         return '';
     }
 
     /** An exception in one line: what, and where. */
-    private static function words(\Throwable $error): string
+    private function words(\Throwable $error): string
     {
-        return self::oneLine(sprintf(
+        return $this->oneLine(sprintf(
             '%s: %s in %s:%d',
             get_class($error),
             substr($error->getMessage(), 0, 1000),
@@ -383,21 +407,22 @@ final class Host
         ));
     }
 
-    private static function oneLine(string $text): string
+    private function oneLine(string $text): string
     {
         return trim(preg_replace('/[\x00-\x1f\x7f]+/', ' ', substr($text, 0, 4000)));
     }
 }
 
-Host::begin();
-$argv = [Host::$script];
+Host::$host = new Host();
+Host::$host->begin();
+$argv = [Host::$host->script];
 $argc = 1;
 $_SERVER['argv'] = $argv;
 $_SERVER['argc'] = $argc;
 try {
-    require Host::$script;
-    Host::prepare();
+    require Host::$host->script;
+    Host::$host->prepare();
 } catch (\Throwable $starkError) {
-    Host::refuse($starkError);
+    Host::$host->refuse($starkError);
 }
-Host::serve();
+Host::$host->serve();

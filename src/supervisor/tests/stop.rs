@@ -176,3 +176,15 @@ fn a_shutdown_leaves_holders_alone_and_does_not_wait_for_them_for_ever() {
     assert_eq!((kills(&told), daemon.state(0)), (vec![], "retired"));
     assert_eq!(exit_status(&daemon.exit(1, Exit::Status(0))), Some(0));
 }
+
+#[test]
+fn the_grace_after_sigterm_is_whole_even_when_the_sigterm_was_late() {
+    let mut daemon = Daemon::running(1);
+    daemon.order(Order::Shutdown);
+    daemon.pass(SHUTDOWN - ms(1));
+    daemon.now += INTERVAL;
+    let pid = daemon.pid(0);
+    assert_eq!(daemon.turn(&[]), [Action::Terminate { slot: 0, pid }]);
+    assert_eq!(kills(&daemon.pass(KILL_GRACE - ms(1))), []);
+    assert_eq!(kills(&daemon.pass(ms(1))), [(0, "shutdown_timeout")]);
+}

@@ -1,0 +1,242 @@
+//! The commands of `stark -f worker.ini`: what they print, what they change, and their exit statuses.
+
+mod support;
+
+use std::process::Command;
+
+use support::redis::Redis;
+use support::stark::{Stark, queue, run};
+
+const SCRIPT: &str = "[run]\nscript_file = run.php\n";
+const NULL: &str = "[run]\nbuiltin = null\n";
+const RUNS: &str = "<?php\nfunction run($worker, $data) {}\n";
+
+fn payloads(redis: &Redis, key: &str) -> Vec<Vec<u8>> {
+    let mut connection = redis.connect();
+    redis::cmd("LRANGE")
+        .arg(key)
+        .arg(0)
+        .arg(-1)
+        .query(&mut connection)
+        .expect("redis answers")
+}
+
+#[test]
+fn check_finds_nothing_wrong_and_starts_nothing() {
+    let redis = Redis::start();
+    let script = "<?php touch('loaded');\nfunction run($worker, $data) {}\n";
+    let stark = Stark::prepare(&format!("{SCRIPT}{}", queue(&redis, "jobs")), script);
+    for option in ["--check", "-t"] {
+        let ended = stark.cli(&[option]);
+        assert_eq!((ended.status, &*ended.stderr), (0, ""), "{ended:?}");
+        assert!(ended.stdout.contains("key jobs"), "{ended:?}");
+        assert!(ended.stdout.ends_with("t.ini: ok\n"), "{ended:?}");
+    }
+    assert!(!stark.path("work").exists());
+    assert!(!stark.path("loaded").exists(), "no user code was run");
+    assert!(payloads(&redis, "jobs").is_empty());
+}
+
+#[test]
+fn check_tells_of_script_and_queue_at_once() {
+    let redis = Redis::start();
+    redis::cmd("SET")
+        .arg("jobs")
+        .arg("text")
+        .exec(&mut redis.connect())
+        .unwrap();
+    let ini = format!("{SCRIPT}{}", queue(&redis, "jobs"));
+    let stark = Stark::prepare(
+        &ini,
+        "<?php\nfunction run($worker, $data) {\n  return 1 +;\n}\n",
+    );
+    let ended = stark.cli(&["--check"]);
+    assert_eq!(ended.status, 69, "{ended:?}");
+    for word in [
+        "unexpected token \";\"",
+        "run.php",
+        "line 3",
+        "it is a string, not a list",
+    ] {
+        assert!(
+            ended.stderr.contains(word),
+            "{word:?} is missing: {ended:?}"
+        );
+    }
+    assert!(!stark.path("work").exists());
+}
+
+#[test]
+fn check_warns_of_a_redis_that_is_away_and_refuses_bad_settings() {
+    let mut redis = Redis::start();
+    redis.stop();
+    let stark = Stark::prepare(&format!("{SCRIPT}{}", queue(&redis, "jobs")), RUNS);
+    let ended = stark.cli(&["--check"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(
+        ended.stderr.contains("workers would wait for it"),
+        "{ended:?}"
+    );
+
+    stark.write("t.ini", "[run]\nbuiltin = null\n[worker]\ncount = 0\n");
+    let ended = stark.cli(&["--check"]);
+    assert_eq!(ended.status, 78, "{ended:?}");
+    assert!(ended.stderr.contains("t.ini:4: worker.count"), "{ended:?}");
+}
+
+#[test]
+fn what_print_config_prints_can_be_fed_back() {
+    let ini = "[main]\nlog_level = debug\nheartbeat_seconds = 250ms\n[run]\nscript_file = run.php\nmemory_limit = 64M\n[worker]\ncount = 3\nmax_idle_seconds = 5m\n[queue]\nhost = localhost\npassword = \"s3 cret;\"\nkey = a:b\n[env]\nMixedCase = \"x; y\"\n";
+    let stark = Stark::prepare(ini, RUNS);
+    let first = stark.cli(&["--print-config"]);
+    assert_eq!((first.status, &*first.stderr), (0, ""), "{first:?}");
+    assert!(!first.stdout.contains("s3 cret"), "{first:?}");
+    for line in ["count = 3", "key = \"a:b\"", "port = 6379"] {
+        assert!(first.stdout.contains(line), "{line}: {first:?}");
+    }
+    stark.write("t.ini", &first.stdout);
+    let second = stark.cli(&["--print-config"]);
+    // A comment stands where a secret would.
+    let settings = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with(';'));
+        lines.map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(settings(&second.stdout), settings(&first.stdout));
+}
+
+#[test]
+fn without_a_daemon_status_is_3_and_what_needs_one_is_1_with_the_address() {
+    let stark = Stark::prepare(NULL, "");
+    let free = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let port = format!("main.port={free}");
+    let cli = |words: &[&str]| stark.cli(&[&["--set", port.as_str()], words].concat());
+    let ended = cli(&["status"]);
+    assert_eq!((ended.status, &*ended.stdout), (3, "t: not running\n"));
+    for words in [&["info"][..], &["ping"], &["shutdown"]] {
+        let ended = cli(words);
+        assert_eq!(ended.status, 1, "{words:?}: {ended:?}");
+        let address = format!("stark: cannot reach the daemon at 127.0.0.1:{free}: ");
+        assert!(ended.stderr.starts_with(&address), "{words:?}: {ended:?}");
+    }
+    assert_eq!(cli(&["stop"]).status, 0, "what does not run is stopped");
+    assert!(!stark.path("work/run").exists());
+}
+
+#[test]
+fn with_a_daemon_the_commands_print_what_it_answers() {
+    let stark = Stark::start("[run]\nbuiltin = null\n[worker]\ncount = 2\n", "");
+    assert_eq!(stark.cli(&["ping"]).stdout, "PONG\n");
+    let info = stark.cli(&["info"]).stdout;
+    assert!(
+        info.contains("# Worker\r\n") && info.contains("# Stats\r\n"),
+        "{info}"
+    );
+    let info = stark.cli(&["info", "worker"]).stdout;
+    assert!(
+        info.contains("worker_max:2\r\n") && !info.contains("# Stats"),
+        "{info}"
+    );
+    let status = stark.cli(&["status"]);
+    assert_eq!(status.status, 0);
+    for word in [
+        "t: running for",
+        &format!("pid {}", stark.pid()),
+        "2 of 2 workers alive",
+    ] {
+        assert!(status.stdout.contains(word), "{word}: {status:?}");
+    }
+    assert_eq!(status.stdout.lines().count(), 1);
+    stark.stop();
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    let stark = Stark::prepare(NULL, "");
+    for words in [
+        &["dance"][..],
+        &["--loud"],
+        &["push"],
+        &["shutdown", "later"],
+        &["-F", "ping"],
+    ] {
+        assert_eq!(stark.cli(words).status, 2, "{words:?}");
+    }
+    let ended = run(Command::new(env!("CARGO_BIN_EXE_stark")), b"");
+    assert_eq!(ended.status, 2, "{ended:?}");
+}
+
+#[test]
+fn help_fits_a_screen_and_version_is_the_packages() {
+    let stark = Stark::prepare(NULL, "");
+    let help = stark.cli(&["--help"]);
+    assert_eq!(help.status, 0);
+    assert!(help.stdout.lines().count() <= 50, "{}", help.stdout);
+    assert!(help.stdout.contains("Examples:"), "{}", help.stdout);
+    let version = format!("stark {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stark.cli(&["--version"]).stdout, version);
+}
+
+#[test]
+fn push_appends_arguments_and_lines_of_stdin_byte_by_byte() {
+    let redis = Redis::start();
+    let stark = Stark::prepare(&format!("{NULL}{}", queue(&redis, "jobs")), "");
+    assert_eq!(
+        stark.cli(&["push", "one", "two three", ""]).stdout,
+        "3 pushed\n"
+    );
+    let lines = b"a\0b\xff\r\n\n\x80last without newline";
+    assert_eq!(
+        stark.cli_with_stdin(&["push", "-"], lines).stdout,
+        "3 pushed\n"
+    );
+    let expected: [&[u8]; 6] = [
+        b"one",
+        b"two three",
+        b"",
+        b"a\0b\xff\r",
+        b"",
+        b"\x80last without newline",
+    ];
+    assert_eq!(payloads(&redis, "jobs"), expected);
+
+    assert_eq!(stark.cli(&["push", "--key", "other", "x"]).status, 0);
+    assert_eq!(payloads(&redis, "other"), [b"x"]);
+    let many: String = (0..2500).map(|number| format!("{number}\n")).collect();
+    stark.cli_with_stdin(&["push", "--key", "many", "-"], many.as_bytes());
+    let numbers: Vec<Vec<u8>> = (0..2500).map(|n| n.to_string().into_bytes()).collect();
+    assert!(payloads(&redis, "many") == numbers, "all, in their order");
+}
+
+#[test]
+fn push_without_redis_or_queue_is_1() {
+    let mut redis = Redis::start();
+    redis.stop();
+    let stark = Stark::prepare(&format!("{NULL}{}", queue(&redis, "jobs")), "");
+    let ended = stark.cli(&["push", "x"]);
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(ended.stderr.starts_with("stark: cannot push"), "{ended:?}");
+    stark.write("t.ini", NULL);
+    let ended = stark.cli(&["push", "x"]);
+    assert_eq!(ended.status, 1, "{ended:?}");
+    assert!(ended.stderr.contains("no queue"), "{ended:?}");
+}
+
+#[test]
+fn settings_come_from_the_command_line_before_the_environment_before_the_file() {
+    let stark = Stark::prepare("[run]\nbuiltin = null\n[worker]\ncount = 2\n", "");
+    let mut program = stark.program();
+    program
+        .env("STARK_WORKER__COUNT", "3")
+        .arg("--print-config");
+    let printed = run(program, b"").stdout;
+    assert!(printed.contains("count = 3"), "{printed}");
+    let mut program = stark.program();
+    program.env("STARK_WORKER__COUNT", "3");
+    program.args(["--print-config", "--set", "worker.count=4"]);
+    let printed = run(program, b"").stdout;
+    assert!(printed.contains("count = 4"), "{printed}");
+    assert!(!stark.path("work").exists());
+}
