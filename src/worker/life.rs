@@ -1,6 +1,8 @@
 //! A worker's life, from the fork to its exit status: it takes its slot's lock, puts back what its predecessor left,
 //! starts the consumer, works, gives back and leaves.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +22,12 @@ use crate::sys::{affinity, clock, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
-/// Another process holds the slot's lock, or the kernel refused a file or a thread. 0 is drained or recycled, 70 a
-/// panic, 71 a job that outlived the master's end for too long.
+/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the
+/// master's end for too long.
 const STATUS_NO_SLOT: i32 = 72;
+
+/// How often a lock that another process holds is asked for.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a worker is born with.
 pub struct Birth<'a> {
@@ -94,7 +99,8 @@ impl Birth<'_> {
 /// Lives; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
     match prepare(&birth) {
-        Ok((_slot_lock, page, orders)) => work(&birth, &page, &orders),
+        Ok(Some((_slot_lock, page, orders))) => work(&birth, &page, &orders),
+        Ok(None) => 0,
         Err(err) => {
             log::error!("cannot take slot {} err={err:?}", birth.label());
             STATUS_NO_SLOT
@@ -103,10 +109,9 @@ pub fn live(birth: Birth<'_>) -> i32 {
 }
 
 /// The slot's lock, which lasts as long as the file is open, the page of its script, and the control thread's orders.
-fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), String> {
+/// None when it is told to leave before it has the lock.
+fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, String> {
     let board = &birth.board;
-    let lock = board.lock(birth.place).map_err(|err| err.to_string())?;
-    let lock = lock.ok_or("another worker lives there")?;
     if let Some(core) = birth.core
         && !affinity::pin_to(core)
     {
@@ -117,9 +122,6 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
     {
         log::warn!("cannot change niceness {} err={err}", birth.label());
     }
-    board
-        .record(birth.place)
-        .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let control = Control {
         channel: Arc::clone(&birth.channel),
         board: Arc::clone(board),
@@ -127,9 +129,27 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
         memory_limit_bytes: birth.pool.run.memory_limit_bytes,
         shutdown_timeout: birth.shutdown_timeout,
     };
+    // From here on heartbeats are answered and orders heard, also while the lock is awaited.
     let orders = control.start().map_err(|err| err.to_string())?;
+    let Some(lock) = take_slot(birth, &orders).map_err(|err| err.to_string())? else {
+        return Ok(None);
+    };
+    board
+        .record(birth.place)
+        .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
-    Ok((lock, page, orders))
+    Ok(Some((lock, page, orders)))
+}
+
+/// Waits for the slot's lock. Our master found it free, but a worker that an older master had forked just before it
+/// was killed may have taken it since; it sees that it has no master, and leaves.
+fn take_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<Option<File>> {
+    loop {
+        let lock = birth.board.lock(birth.place)?;
+        if lock.is_some() || orders.wait(LOCK_INTERVAL) {
+            return Ok(lock);
+        }
+    }
 }
 
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
