@@ -12,7 +12,7 @@ use nix::sys::eventfd::EventFd;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
 use super::hold::Hold;
-use super::runner::Runner;
+use super::runner::{NotStarted, Runner};
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
 use crate::config::Pool;
@@ -171,12 +171,14 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     }
     let mut runner = Runner::new(birth, record, page);
     cycle.show(State::Starting);
-    if let Err(message) = runner.start(orders) {
-        if orders.must_leave() {
-            return 0;
-        }
-        birth.channel.send(&ToMaster::Failed { message });
-        return STATUS_CANNOT_START;
+    if let Some(end) = begin(birth, &mut cycle, &mut runner, orders) {
+        return match end {
+            End::CannotStart(message) => {
+                birth.channel.send(&ToMaster::Failed { message });
+                STATUS_CANNOT_START
+            }
+            End::Ordered | End::Recycle(_) => 0,
+        };
     }
     birth.channel.send(&ToMaster::Ready);
     let end = match &mut hold {
@@ -194,6 +196,26 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
         End::Ordered | End::Recycle(_) => 0,
         End::CannotStart(_) => STATUS_CANNOT_START,
     }
+}
+
+/// Starts the consumer; none when it runs. In a daemon that was once ready, a script that dies while it is loaded is
+/// given another chance.
+fn begin(
+    birth: &Birth<'_>,
+    cycle: &mut Cycle<'_>,
+    runner: &mut Runner<'_>,
+    orders: &Orders,
+) -> Option<End> {
+    let end = match runner.start(orders) {
+        Ok(()) => None,
+        Err(_) if orders.must_leave() => None,
+        Err(NotStarted::Died(words)) if !birth.is_first_start => cycle.restart(runner, &words),
+        Err(NotStarted::Died(words) | NotStarted::Refused(words)) => Some(End::CannotStart(words)),
+    };
+    if end.is_none() && orders.must_leave() {
+        return Some(End::Ordered);
+    }
+    end
 }
 
 fn wait_for_start(birth: &Birth<'_>, record: &Record<'_>, orders: &Orders) {
