@@ -69,6 +69,24 @@ fn a_worker_that_is_silent_for_three_heartbeats_is_killed_and_replaced() {
 }
 
 #[test]
+fn a_script_that_dies_while_nothing_is_to_do_is_reaped_and_started_again() {
+    let redis = Redis::start();
+    let ini = format!("[run]\nscript_file = run.php\n{}", queue(&redis, "q"));
+    let stark = Stark::start(&ini, "<?php function run($worker, $data) {}");
+    let worker = stark.worker_pids()[0];
+    wait_for(LIMIT, "it is idle", || stark.worker(0)["state"] == "idle");
+    let before = children(worker);
+    kill(before[0], Signal::SIGKILL);
+    let line = stark.wait_for_log("script gone");
+    assert!(line.contains("script killed by SIGKILL"), "{line}");
+    wait_for(LIMIT, "another script", || {
+        let now = children(worker);
+        now.len() == 1 && now != before && is_alive(now[0])
+    });
+    stark.stop();
+}
+
+#[test]
 fn a_master_that_was_stopped_kills_nobody_and_counts_it() {
     let ini = "[main]\nheartbeat_seconds = 0.2\n[run]\nbuiltin = null\n[worker]\ncount = 3\n";
     let stark = Stark::start(ini, "");

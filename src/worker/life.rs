@@ -103,6 +103,10 @@ pub fn live(birth: Birth<'_>) -> i32 {
         Ok(None) => 0,
         Err(err) => {
             log::error!("cannot take slot {} err={err:?}", birth.label());
+            if birth.is_first_start {
+                let message = format!("cannot take slot: {err}");
+                birth.channel.send(&ToMaster::Failed { message });
+            }
             STATUS_NO_SLOT
         }
     }

@@ -1,7 +1,7 @@
 //! What runs a worker's jobs: a native consumer in this process, or a script beside it, which is started again when it
 //! dies.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
@@ -139,6 +139,26 @@ impl<'a> Runner<'a> {
                 script.run_idle().map_err(|death| beside.buried(&death))
             }
         }
+    }
+
+    /// Readable once the consumer is gone; none for one that lives in this process.
+    pub fn watch(&self) -> Option<BorrowedFd<'_>> {
+        match &self.kind {
+            Kind::Native(_) => None,
+            Kind::Script(beside) => beside.script.as_ref().map(Script::watch),
+        }
+    }
+
+    /// Whether the consumer is still there, between jobs.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn check_idle(&mut self) -> Result<(), String> {
+        let Kind::Script(beside) = &mut self.kind else {
+            return Ok(());
+        };
+        let checked = beside.script.as_mut().map_or(Ok(()), Script::check_idle);
+        checked.map_err(|death| beside.buried(&death))
     }
 
     /// How long to wait before it is started again.
