@@ -84,7 +84,8 @@ fn a_worker_whose_slot_is_held_waits_for_it() {
         lock.is_some()
     });
     kill(master, Signal::SIGCONT);
-    stark.wait_for_log("waiting for the slot's former holder");
+    // The successor is there and finds it held.
+    stark.wait_for_figure("worker_total", 2);
     drop((lock, board));
     stark.wait_for_log_times("worker ready", 2);
     assert_eq!(

@@ -373,7 +373,8 @@ impl Script {
             ppoll(&mut set, limit.map(TimeSpec::from), None).is_ok()
                 && set[0].any().unwrap_or(false)
         };
-        if ended {
+        // A link that a failed write has closed may still hold replies of finished runs.
+        if ended || self.link.is_closed() {
             self.link.receive_rest();
         } else {
             self.link.receive();

@@ -11,7 +11,7 @@ use super::control::{Orders, round_up};
 use super::hold::{Answer, Hold};
 use super::life::Birth;
 use super::limits::Limits;
-use super::runner::Runner;
+use super::runner::{NotStarted, Runner};
 use crate::channel::message::{RecycleReason, ToMaster};
 use crate::config::Prefetch;
 use crate::consumer::{Outcome, Ran};
@@ -287,25 +287,35 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    fn restart(&mut self, runner: &mut Runner<'_>, how: &str) -> Option<End> {
-        log::warn!("script gone {} reason={how:?}", self.birth.label());
-        let delay = runner.next_delay();
-        if !delay.is_zero() {
-            self.show(State::Backoff);
-            self.record
-                .set_next_start_ms((clock::monotonic() + delay).as_millis() as u64);
-            let is_ordered = self.orders.wait(delay);
-            self.record.set_next_start_ms(0);
-            if is_ordered {
+    /// Starts a script that is gone again, later each time it dies; none when it runs, or when an order came.
+    pub fn restart(&mut self, runner: &mut Runner<'_>, how: &str) -> Option<End> {
+        let mut how = how.to_string();
+        loop {
+            log::warn!("script gone {} reason={how:?}", self.birth.label());
+            if self.back_off(runner.next_delay()) {
                 return None;
             }
+            self.show(State::Starting);
+            match runner.start(self.orders) {
+                Ok(()) => return None,
+                Err(_) if self.orders.must_leave() => return None,
+                Err(NotStarted::Refused(message)) => return Some(End::CannotStart(message)),
+                Err(NotStarted::Died(words)) => how = words,
+            }
         }
-        self.show(State::Starting);
-        match runner.start(self.orders) {
-            Ok(()) => None,
-            Err(_) if self.orders.must_leave() => None,
-            Err(message) => Some(End::CannotStart(message)),
+    }
+
+    /// True when an order ended the wait.
+    fn back_off(&mut self, delay: Duration) -> bool {
+        if delay.is_zero() {
+            return false;
         }
+        self.show(State::Backoff);
+        let at = clock::monotonic() + delay;
+        self.record.set_next_start_ms(at.as_millis() as u64);
+        let is_ordered = self.orders.wait(delay);
+        self.record.set_next_start_ms(0);
+        is_ordered
     }
 
     /// Nothing is waiting. The first time one more turn follows, since a job may have come before the keeper could see

@@ -2,6 +2,7 @@
 //! starts the consumer, works, gives back and leaves.
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use nix::sys::eventfd::EventFd;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
 use super::hold::Hold;
-use super::runner::Runner;
+use super::runner::{NotStarted, Runner};
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
 use crate::config::Pool;
@@ -21,11 +22,12 @@ use crate::sys::{affinity, clock, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
-/// The kernel refused a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the master's end for too long.
+/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the
+/// master's end for too long.
 const STATUS_NO_SLOT: i32 = 72;
 
-/// Between two looks at a slot that another process holds; the master's limit for a start ends that.
-const SLOT_HELD: Duration = Duration::from_millis(20);
+/// How often a lock that another process holds is asked for.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a worker is born with.
 pub struct Birth<'a> {
@@ -111,7 +113,7 @@ pub fn live(birth: Birth<'_>) -> i32 {
 }
 
 /// The slot's lock, which lasts as long as the file is open, the page of its script, and the control thread's orders.
-/// None: told to leave before the slot was free.
+/// None when it is told to leave before it has the lock.
 fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, String> {
     let board = &birth.board;
     if let Some(core) = birth.core
@@ -131,6 +133,7 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, Strin
         memory_limit_bytes: birth.pool.run.memory_limit_bytes,
         shutdown_timeout: birth.shutdown_timeout,
     };
+    // From here on heartbeats are answered and orders heard, also while the lock is awaited.
     let orders = control.start().map_err(|err| err.to_string())?;
     let Some(lock) = take_slot(birth, &orders).map_err(|err| err.to_string())? else {
         return Ok(None);
@@ -142,19 +145,13 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, Strin
     Ok(Some((lock, page, orders)))
 }
 
-/// The processes of a master that was killed may still be about to leave: its keeper holds each lock for a moment
-/// while it gives back what lies there.
-fn take_slot(birth: &Birth<'_>, orders: &Orders) -> std::io::Result<Option<File>> {
-    let mut has_waited = false;
+/// Waits for the slot's lock. Our master found it free, but a worker that an older master had forked just before it
+/// was killed may have taken it since; it sees that it has no master, and leaves.
+fn take_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<Option<File>> {
     loop {
-        if let Some(lock) = birth.board.lock(birth.place)? {
-            return Ok(Some(lock));
-        }
-        if !std::mem::replace(&mut has_waited, true) {
-            log::info!("waiting for the slot's former holder {}", birth.label());
-        }
-        if orders.wait(SLOT_HELD) {
-            return Ok(None);
+        let lock = birth.board.lock(birth.place)?;
+        if lock.is_some() || orders.wait(LOCK_INTERVAL) {
+            return Ok(lock);
         }
     }
 }
@@ -178,12 +175,14 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     }
     let mut runner = Runner::new(birth, record, page);
     cycle.show(State::Starting);
-    if let Err(message) = runner.start(orders) {
-        if orders.must_leave() {
-            return 0;
-        }
-        birth.channel.send(&ToMaster::Failed { message });
-        return STATUS_CANNOT_START;
+    if let Some(end) = begin(birth, &mut cycle, &mut runner, orders) {
+        return match end {
+            End::CannotStart(message) => {
+                birth.channel.send(&ToMaster::Failed { message });
+                STATUS_CANNOT_START
+            }
+            End::Ordered | End::Recycle(_) => 0,
+        };
     }
     birth.channel.send(&ToMaster::Ready);
     let end = match &mut hold {
@@ -201,6 +200,26 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
         End::Ordered | End::Recycle(_) => 0,
         End::CannotStart(_) => STATUS_CANNOT_START,
     }
+}
+
+/// Starts the consumer; none when it runs. In a daemon that was once ready, a script that dies while it is loaded is
+/// given another chance.
+fn begin(
+    birth: &Birth<'_>,
+    cycle: &mut Cycle<'_>,
+    runner: &mut Runner<'_>,
+    orders: &Orders,
+) -> Option<End> {
+    let end = match runner.start(orders) {
+        Ok(()) => None,
+        Err(_) if orders.must_leave() => None,
+        Err(NotStarted::Died(words)) if !birth.is_first_start => cycle.restart(runner, &words),
+        Err(NotStarted::Died(words) | NotStarted::Refused(words)) => Some(End::CannotStart(words)),
+    };
+    if end.is_none() && orders.must_leave() {
+        return Some(End::Ordered);
+    }
+    end
 }
 
 fn wait_for_start(birth: &Birth<'_>, record: &Record<'_>, orders: &Orders) {
