@@ -741,7 +741,12 @@ fn runs_per_second() {
 #[test]
 fn any_program_may_speak_the_protocol() {
     let mut bench = Bench::new("");
-    let program = "#!/bin/sh\nexec 2>/dev/null\nprintf '+OK\\r\\n' >&3\nprintf ':1\\r\\n:0\\r\\nnonsense\\r\\n' >&3\nsleep 600\n";
+    let program = r#"<?php
+$socket = fopen('php://fd/' . getenv('STARK_FD'), 'r+');
+fwrite($socket, "+OK\r\n");
+fwrite($socket, ":1\r\n:0\r\nnonsense\r\n");
+sleep(600);
+"#;
     bench.make_program("speaks", program);
     let mut script = bench.start().unwrap();
     let (end, outcomes) = bench.run(&mut script, &["1", "2", "3"]);

@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 
-use super::wire::{self, Invalid, Reply};
+use super::wire::{Invalid, MAX_REPLY_BYTES, Reply};
+use crate::resp::ReplyDecoder;
 
 /// Bytes that are read or written ahead.
 const AHEAD: usize = 64 << 10;
@@ -22,15 +23,13 @@ const LAST_READS: usize = 256;
 pub struct Link {
     socket: UnixStream,
     closed: bool,
-    input: Vec<u8>,
-    parsed: usize,
+    input: ReplyDecoder,
     output: Vec<u8>,
     written: usize,
     /// Bytes that have left `output` since the start.
     written_before: u64,
     /// Where each unanswered run ends, in bytes since the start.
     runs: VecDeque<u64>,
-    scratch: Box<[u8]>,
 }
 
 impl Link {
@@ -44,13 +43,11 @@ impl Link {
         let link = Self {
             socket,
             closed: false,
-            input: Vec::new(),
-            parsed: 0,
+            input: ReplyDecoder::new(MAX_REPLY_BYTES),
             output: Vec::new(),
             written: 0,
             written_before: 0,
             runs: VecDeque::new(),
-            scratch: vec![0; AHEAD].into(),
         };
         Ok((link, theirs))
     }
@@ -126,10 +123,10 @@ impl Link {
 
     /// Reads once; false when nothing more is there now.
     pub fn receive(&mut self) -> bool {
-        match (&self.socket).read(&mut self.scratch) {
+        match (&self.socket).read(self.input.space(AHEAD)) {
             Ok(0) => self.closed = true,
             Ok(length) => {
-                self.input.extend_from_slice(&self.scratch[..length]);
+                self.input.filled(length);
                 return true;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
@@ -154,14 +151,7 @@ impl Link {
     /// # Errors
     /// What is there is no reply.
     pub fn next_reply(&mut self) -> Result<Option<Reply>, Invalid> {
-        let Some((reply, length)) = wire::reply(&self.input[self.parsed..])? else {
-            self.input.drain(..self.parsed);
-            self.parsed = 0;
-            forget_large(&mut self.input);
-            return Ok(None);
-        };
-        self.parsed += length;
-        Ok(Some(reply))
+        self.input.next_reply()?.map(Reply::try_from).transpose()
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with `handed` at descriptors 3, 4, ...; what it prints goes to the log under `origin`.
+    /// Starts `command` with the descriptors `handed`; what it prints goes to the log under `origin`.
     ///
     /// # Errors
     /// What the kernel says.

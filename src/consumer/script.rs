@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-use super::hosts;
+use super::hosts::{self, Handed};
 use super::link::Link;
 use super::output;
 use super::pace::Pace;
@@ -20,6 +20,7 @@ use super::process::Process;
 use super::wire::{self, Invalid, Reply};
 use super::{Outcome, Ran};
 use crate::queue::Job;
+use crate::resp;
 
 pub use super::hosts::ScriptSpec;
 pub use super::process::Exit;
@@ -151,7 +152,7 @@ impl Script {
         let facts = hosts::introduction(&spec.worker);
         script
             .link
-            .push(|out| wire::request(&[b"init", facts.as_bytes()], out));
+            .push(|out| resp::encode_command(out, &[b"init", facts.as_bytes()]));
         script.await_ready(orders)?;
         Ok(script)
     }
@@ -241,7 +242,8 @@ impl Script {
     pub fn complete(mut self, grace: Duration, orders: &Orders<'_>) -> Result<(), String> {
         let deadline = Instant::now() + grace;
         let mut answer = Err("script left without an answer to complete".to_owned());
-        self.link.push(|out| wire::request(&[b"complete"], out));
+        self.link
+            .push(|out| resp::encode_command(out, &[b"complete"]));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || (orders.stop)() {
@@ -267,10 +269,13 @@ impl Script {
         let progress = progress.try_clone_to_owned()?;
         let (link, theirs) = Link::new()?;
         let host = hosts::open(&spec.file)?;
-        let mut handed = vec![theirs.as_fd(), progress.as_fd()];
-        handed.extend(host.as_ref().map(AsFd::as_fd));
+        let handed = Handed {
+            socket: theirs.as_fd(),
+            progress: progress.as_fd(),
+            host: host.as_ref().map(AsFd::as_fd),
+        };
         let origin = format!("pool={} slot={}", spec.worker.pool, spec.worker.index);
-        let process = Process::start(hosts::command(spec), &handed, &origin)?;
+        let process = Process::start(hosts::command(spec, handed), &handed.descriptors(), &origin)?;
         Ok(Self {
             process,
             link,

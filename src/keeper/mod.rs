@@ -133,8 +133,11 @@ impl Keeper<'_> {
             let ended = self.open().and_then(|()| self.keep(orders));
             self.board.keeper_watches().store(0, Ordering::SeqCst);
             let Err(err) = ended else { break };
-            self.is_away(&err);
-            orders.wait(self.backoff.next_delay());
+            let is_new = self.is_away();
+            // Told after the pause: when the store refused the start, the master has said so and we are to leave.
+            if !orders.wait(self.backoff.next_delay()) && is_new {
+                self.tell_away(&err);
+            }
         }
     }
 
@@ -151,15 +154,18 @@ impl Keeper<'_> {
         }
     }
 
-    fn is_away(&mut self, err: &QueueError) {
+    /// True when it was there until now.
+    fn is_away(&mut self) -> bool {
         self.board.set_queue_sample(QueueSample {
             is_connected: false,
             ..self.board.queue_sample()
         });
-        if self.outage.is_some() {
-            return;
-        }
-        self.outage = Some(Instant::now());
+        let is_new = self.outage.is_none();
+        self.outage.get_or_insert_with(Instant::now);
+        is_new
+    }
+
+    fn tell_away(&self, err: &QueueError) {
         match err {
             QueueError::Unavailable(_) => log::warn!(
                 "redis unavailable addr={} err={:?}",

@@ -147,18 +147,24 @@ impl Supervisor {
     }
 
     fn ask_all(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            if slot.state.living().is_some() {
-                slot.asked += 1;
-                actions.push(Action::Send {
-                    slot: index,
-                    generation: slot.generation,
-                    message: ToWorker::Heartbeat {
-                        sequence: slot.asked,
-                    },
-                });
-            }
+        for index in 0..self.slots.len() {
+            self.ask(index, actions);
         }
         self.next_heartbeat = now + self.policy.heartbeat_interval;
+    }
+
+    /// Asks the slot's process, if one lives there, for a sign of life and its memory.
+    pub(super) fn ask(&mut self, index: usize, actions: &mut Vec<Action>) {
+        let slot = &mut self.slots[index];
+        if slot.state.living().is_some() {
+            slot.asked += 1;
+            actions.push(Action::Send {
+                slot: index,
+                generation: slot.generation,
+                message: ToWorker::Heartbeat {
+                    sequence: slot.asked,
+                },
+            });
+        }
     }
 }

@@ -165,6 +165,8 @@ impl Supervisor {
                     awaited.remove(&index);
                 }
                 self.roll_on_ready(index);
+                // Its memory is known from the start, and not only after the next common heartbeat.
+                self.ask(index, actions);
             }
             // It crossed with an order to leave, or with the worker's own wish.
             SlotState::Draining { .. }
@@ -208,7 +210,7 @@ impl Supervisor {
             SlotState::Starting { process, .. }
             | SlotState::Running { process }
             | SlotState::Draining { process, .. } => {
-                slot.failure = Some(message.clone());
+                slot.fail(message.clone());
                 slot.state = SlotState::Failed {
                     process,
                     since: now,
@@ -226,9 +228,10 @@ impl Supervisor {
                     retry_in: FAILED_DELAY,
                 }));
             }
+            // It leaves in any case, and this is why.
+            SlotState::Stopping { .. } => slot.fail(message),
             // It leaves already; or nobody is there.
             SlotState::Failed { .. }
-            | SlotState::Stopping { .. }
             | SlotState::Terminating { .. }
             | SlotState::Waiting { .. }
             | SlotState::Spawning { .. }

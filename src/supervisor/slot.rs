@@ -207,7 +207,16 @@ pub(super) struct Slot {
     /// Heartbeats asked for, over all generations.
     pub(super) asked: u64,
     /// Why the consumer could not be started, until one could.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
+}
+
+/// A process said that its consumer cannot be started.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// Of the process.
+    generation: u64,
+    /// The consumer's own words.
+    pub(super) message: String,
 }
 
 impl Slot {
@@ -226,6 +235,19 @@ impl Slot {
             asked: 0,
             failure: None,
         }
+    }
+
+    /// The slot's process said that its consumer cannot be started.
+    pub(super) fn fail(&mut self, message: String) {
+        self.failure = Some(Failure {
+            generation: self.generation,
+            message,
+        });
+    }
+
+    fn has_failed(&self) -> bool {
+        let failure = self.failure.as_ref();
+        failure.is_some_and(|failure| failure.generation == self.generation)
     }
 
     /// Takes the answer to a heartbeat; answers overtaken by newer ones prove nothing.
@@ -264,9 +286,11 @@ impl Slot {
         match (self.state, exit) {
             (SlotState::Running { .. }, Exit::Status(0)) => Ending::Left,
             (SlotState::Draining { why, .. }, Exit::Status(0)) => Ending::Recycled(why),
-            (SlotState::Stopping { .. }, Exit::Status(0)) => Ending::Stopped,
             (SlotState::Terminating { .. }, _) => Ending::Stopped,
             (SlotState::Failed { .. }, _) => Ending::Failed,
+            // A refused start: what failed was told to drain with all the others.
+            (SlotState::Stopping { .. }, Exit::Status(_)) if self.has_failed() => Ending::Failed,
+            (SlotState::Stopping { .. }, Exit::Status(0)) => Ending::Stopped,
             (SlotState::Killed { why, .. }, _) => Ending::Killed(why),
             // Status 0 before it was ready as well: a loop of such starts must back off.
             (SlotState::Starting { .. }, _)

@@ -59,7 +59,7 @@ impl Supervisor {
             generation: slot.generation,
             crashes: slot.crashes,
             next_start: next_start(&slot.state),
-            failure: slot.failure.as_deref(),
+            failure: slot.failure.as_ref().map(|it| it.message.as_str()),
         })
     }
 

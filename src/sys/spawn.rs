@@ -1,69 +1,38 @@
-//! Starting a program that shares nothing with us but what it is handed: a process group of its own, chosen
-//! descriptors from number 3 on, no signal dispositions or mask of ours, killed when the thread that started it ends.
+//! Starting a program that shares nothing with us but the descriptors it is handed: a process group of its own, no
+//! signal dispositions or mask of ours, killed when the thread that started it ends.
 //! Decides nothing; which program, descriptors and environment is the caller's affair.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// Number of the first handed descriptor in the program.
-pub const FIRST_HANDED: RawFd = 3;
+/// The first number above stdin, stdout and stderr.
+const FIRST_OPEN: RawFd = libc::STDERR_FILENO + 1;
 
 /// Signals up to this number exist on Linux (SIGRTMAX).
 const LAST_SIGNAL: libc::c_int = 64;
 
-/// Starts `command` as leader of a new process group, with `handed` as its descriptors 3, 4, ... and no others but
-/// stdin, stdout and stderr. The kernel sends it SIGKILL when the calling thread ends, so call this on a thread that
-/// lives as long as the program should: the main thread.
+/// Starts `command` as leader of a new process group, with stdin, stdout, stderr and the `handed` descriptors, which
+/// keep their numbers, and no others. The kernel sends it SIGKILL when the calling thread ends, so call this on a thread
+/// that lives as long as the program should: the main thread.
 ///
 /// # Errors
 /// What the kernel says of fork, exec, or of the steps between.
 pub fn spawn_apart(mut command: Command, handed: &[BorrowedFd<'_>]) -> io::Result<Child> {
-    let past_last = FIRST_HANDED + RawFd::try_from(handed.len()).expect("a handful of descriptors");
-    // The standard library reports a failed exec over a pipe of its own. Descriptors 3.. are taken while it makes that
-    // pipe, so it cannot land where the handed ones go; these in turn are copied from above that range.
-    let mut sources = Vec::with_capacity(handed.len());
-    for descriptor in handed {
-        sources.push(duplicate_from(*descriptor, past_last)?);
-    }
-    let _taken = take_up_to(past_last)?;
-    let numbers: Vec<RawFd> = sources.iter().map(AsRawFd::as_raw_fd).collect();
+    // Numbers of our choice would have to be free in the child, and that is where the standard library's own pipe may
+    // be by which it reports a failed exec.
+    let handed: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
+    debug_assert!(handed.iter().all(|number| *number >= FIRST_OPEN));
     let parent = std::process::id();
     command.process_group(0);
     // SAFETY: `prepare_child` calls async-signal-safe functions only and allocates nothing.
-    unsafe { command.pre_exec(move || prepare_child(&numbers, past_last, parent)) };
+    unsafe { command.pre_exec(move || prepare_child(&handed, parent)) };
     command.spawn()
 }
 
-/// A copy of `descriptor`, close-on-exec, numbered `lowest` or above.
-fn duplicate_from(descriptor: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is open as long as it is borrowed.
-    owned(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })
-}
-
-/// Occupies every free number below `past_last`, until the result is dropped.
-fn take_up_to(past_last: RawFd) -> io::Result<Vec<OwnedFd>> {
-    let mut taken = Vec::new();
-    loop {
-        let descriptor = OwnedFd::from(std::fs::File::open("/dev/null")?);
-        if descriptor.as_raw_fd() >= past_last {
-            return Ok(taken);
-        }
-        taken.push(descriptor);
-    }
-}
-
-fn owned(descriptor: RawFd) -> io::Result<OwnedFd> {
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made it, and nobody else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
 /// Runs in the child between fork and exec.
-fn prepare_child(handed: &[RawFd], past_last: RawFd, parent: u32) -> io::Result<()> {
+fn prepare_child(handed: &[RawFd], parent: u32) -> io::Result<()> {
     // SAFETY: integers only; the parent may have died before the request stood, hence the second look.
     unsafe {
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
@@ -71,11 +40,11 @@ fn prepare_child(handed: &[RawFd], past_last: RawFd, parent: u32) -> io::Result<
             libc::_exit(1);
         }
     }
-    for (target, source) in (FIRST_HANDED..).zip(handed) {
-        // SAFETY: integers only; the copy at `target` is not close-on-exec.
-        check(unsafe { libc::dup2(*source, target) })?;
+    close_on_exec_from(FIRST_OPEN);
+    for number in handed {
+        // SAFETY: integers only; this clears close-on-exec, the only flag there is.
+        check(unsafe { libc::fcntl(*number, libc::F_SETFD, 0) })?;
     }
-    close_on_exec_from(past_last);
     reset_signals()
 }
 
@@ -142,23 +111,27 @@ mod tests {
 
     #[test]
     fn the_program_has_only_what_it_is_handed() {
-        let stray = duplicate_from(File::open("/dev/null").unwrap().as_fd(), 50).unwrap();
+        let null = || File::open("/dev/null").unwrap();
+        let stray = null();
         // SAFETY: the descriptor is ours and open.
         unsafe { libc::fcntl(stray.as_raw_fd(), libc::F_SETFD, 0) };
-        let (first, second) = (
-            File::open("/dev/null").unwrap(),
-            File::open("/dev/zero").unwrap(),
-        );
-        let child = spawn_apart(
-            shell("readlink /proc/$$/fd/3 /proc/$$/fd/4; ls /proc/$$/fd"),
-            &[first.as_fd(), second.as_fd()],
-        )
-        .unwrap();
+        let (first, second) = (null(), File::open("/dev/zero").unwrap());
+        // Not a shell: that one has descriptors of its own while it starts another program.
+        let mut list = Command::new("find");
+        list.args(["/proc/self/fd", "-mindepth", "1"])
+            .args(["-lname", "/dev/null", "-o", "-lname", "/dev/zero"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = spawn_apart(list, &[first.as_fd(), second.as_fd()]).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout),
-            "/dev/null\n/dev/zero\n0\n1\n2\n3\n4\n"
-        );
+        let mut expected = vec![0, first.as_raw_fd(), second.as_raw_fd()];
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let numbers = text.lines().map(|line| line.rsplit('/').next().unwrap());
+        let mut found: Vec<RawFd> = numbers.map(|number| number.parse().unwrap()).collect();
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected);
     }
 
     #[test]

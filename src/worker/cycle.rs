@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::control::{Orders, round_up};
-use super::hold::{Answer, Hold};
+use super::hold::{Answer, Hold, Refusal};
 use super::life::Birth;
 use super::limits::Limits;
 use super::runner::{NotStarted, Runner};
@@ -117,10 +117,10 @@ impl<'a> Cycle<'a> {
 
     /// Tries once to put back what the predecessor had reserved; the master learns when it is back. Answers why the
     /// store refuses us, if it does.
-    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) -> Option<String> {
+    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) -> Option<Refusal> {
         match hold.map(|hold| hold.reclaim()) {
             None | Some(Answer::Done(())) => self.tell_reclaimed(),
-            Some(Answer::Refused(why, _)) => return Some(why),
+            Some(Answer::Refused(refusal)) => return Some(refusal),
             Some(Answer::TakenOver | Answer::Away(_)) => {}
         }
         None
@@ -152,12 +152,25 @@ impl<'a> Cycle<'a> {
                 Answer::TakenOver => {
                     self.orders.wait(AFTER_LOSS);
                 }
-                Answer::Away(delay) | Answer::Refused(_, delay) => {
-                    self.show(State::Away);
-                    self.orders.wait(delay);
+                Answer::Away(delay) => {
+                    self.stay_away(delay);
+                }
+                Answer::Refused(refusal) => {
+                    self.stay_refused(&refusal);
                 }
             }
         }
+    }
+
+    /// Until the store may be asked again; true: there is an order.
+    fn stay_away(&mut self, delay: Duration) -> bool {
+        self.show(State::Away);
+        self.orders.wait(delay)
+    }
+
+    fn stay_refused(&mut self, refusal: &Refusal) -> bool {
+        refusal.report(&self.birth.label());
+        self.stay_away(refusal.retry_in)
     }
 
     /// Calls the consumer again and again: pools without queue.
@@ -279,9 +292,13 @@ impl<'a> Cycle<'a> {
 
     /// Until the store has it, or an order comes: then the successor does it.
     fn give_back(&mut self, hold: &mut Hold<'_>) {
-        while let Answer::Away(delay) | Answer::Refused(_, delay) = hold.leave() {
-            self.show(State::Away);
-            if self.orders.wait(delay) {
+        loop {
+            let has_order = match hold.leave() {
+                Answer::Away(delay) => self.stay_away(delay),
+                Answer::Refused(refusal) => self.stay_refused(&refusal),
+                Answer::Done(()) | Answer::TakenOver => break,
+            };
+            if has_order {
                 break;
             }
         }

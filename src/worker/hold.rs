@@ -16,8 +16,27 @@ pub enum Answer<T> {
     TakenOver,
     /// It is away: ask again after this.
     Away(Duration),
-    /// It refuses us, in words for the operator, who may mend it: ask again after this.
-    Refused(String, Duration),
+    /// It refuses us, and the operator may mend that.
+    Refused(Refusal),
+}
+
+/// Why the store refuses us.
+pub struct Refusal {
+    /// In words for the operator.
+    pub why: String,
+    /// Ask again after this.
+    pub retry_in: Duration,
+    /// The store has done something for us since it last refused us, or was never asked.
+    is_new: bool,
+}
+
+impl Refusal {
+    /// Tells the operator, once and not at every attempt.
+    pub fn report(&self, label: &str) {
+        if self.is_new {
+            log::error!("{} {label}", self.why);
+        }
+    }
 }
 
 /// The worker's side of its reserved list.
@@ -102,7 +121,7 @@ impl<'a> Hold<'a> {
             Answer::Done(()) => {}
             Answer::TakenOver => return Answer::TakenOver,
             Answer::Away(delay) => return Answer::Away(delay),
-            Answer::Refused(why, delay) => return Answer::Refused(why, delay),
+            Answer::Refused(refusal) => return Answer::Refused(refusal),
         }
         if let Stage::Closed = self.stage {
             match self.queue.open() {
@@ -185,12 +204,11 @@ impl<'a> Hold<'a> {
                 }
                 Answer::Away(self.next_delay())
             }
-            QueueError::Refused(why) => {
-                if is_new {
-                    log::error!("{why} {}", self.label);
-                }
-                Answer::Refused(why.clone(), self.next_delay())
-            }
+            QueueError::Refused(why) => Answer::Refused(Refusal {
+                why: why.clone(),
+                retry_in: self.next_delay(),
+                is_new,
+            }),
         }
     }
 

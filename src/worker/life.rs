@@ -164,10 +164,15 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     let settings = birth.pool.queue.as_ref();
     let mut hold = settings.map(|queue| Hold::new(queue, birth.identity(), record, &label));
     // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
-    let refused = cycle.reclaim(hold.as_mut());
-    if let Some(message) = refused.filter(|_| birth.is_first_start) {
-        birth.channel.send(&ToMaster::Failed { message });
-        return STATUS_CANNOT_START;
+    match cycle.reclaim(hold.as_mut()) {
+        // The master says it, once for all workers.
+        Some(refusal) if birth.is_first_start => {
+            let message = refusal.why;
+            birth.channel.send(&ToMaster::Failed { message });
+            return STATUS_CANNOT_START;
+        }
+        Some(refusal) => refusal.report(&label),
+        None => {}
     }
     wait_for_start(birth, &record, orders);
     if orders.must_leave() {

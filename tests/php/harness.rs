@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -75,14 +75,11 @@ impl Bench {
         }
     }
 
-    /// The script becomes an executable that speaks the protocol itself.
+    /// The script becomes a program that speaks the protocol itself.
     pub fn make_program(&mut self, name: &str, text: &str) {
         let file = self.directory.path().join(name);
         fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
         self.spec.file = file;
-        // By way of a shell: a freshly written program may be "busy" while another test forks.
-        self.spec.interpreter = vec!["sh".into()];
     }
 
     pub fn start(&self) -> Result<Script, StartError> {

@@ -448,15 +448,16 @@ impl Judge {
         let clock = self.clock;
         let seat = &mut self.seats[slot];
         demand(generation == seat.generation, STALE, detail)?;
+        if let ToWorker::Heartbeat { sequence } = message {
+            demand(*sequence == seat.asked + 1, ORDERED, detail)?;
+            seat.asked = *sequence;
+        }
         let Some(tenant) = seat.tenant.as_mut() else {
             // It was reaped in the same turn: a closed channel takes no harm.
             return Ok(());
         };
         match message {
-            ToWorker::Heartbeat { sequence } => {
-                demand(*sequence == seat.asked + 1, ORDERED, detail)?;
-                seat.asked = *sequence;
-            }
+            ToWorker::Heartbeat { .. } => {}
             ToWorker::Drain => tenant.drain = Some(clock),
             ToWorker::Recycle(_) => tenant.announced = true,
         }

@@ -2,17 +2,16 @@
 //! command line, the environment and the introduction; starting and feeding it is the script module's affair.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::WorkerInfo;
-use crate::sys::spawn::FIRST_HANDED;
 
 const PHP_HOST: &str = include_str!("host.php");
 
@@ -46,8 +45,27 @@ pub fn introduction(worker: &WorkerInfo) -> String {
     .to_string()
 }
 
-/// The host that this script needs, to be handed over as the third descriptor: a file without a name, so that nothing
-/// of it lies about on the disk.
+/// What a script is handed. It has these descriptors under the numbers that they have here.
+#[derive(Clone, Copy)]
+pub struct Handed<'a> {
+    /// Its end of the script protocol.
+    pub socket: BorrowedFd<'a>,
+    /// Where it notes its finished runs.
+    pub progress: BorrowedFd<'a>,
+    /// The host of its language, if that has one.
+    pub host: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Handed<'a> {
+    /// All that is there.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'a>> {
+        let mut all = vec![self.socket, self.progress];
+        all.extend(self.host);
+        all
+    }
+}
+
+/// The host that this script needs: a file without a name, so that nothing of it lies about on the disk.
 ///
 /// # Errors
 /// No descriptor or memory to be had.
@@ -67,43 +85,40 @@ fn is_php(script: &Path) -> bool {
 }
 
 /// How the script is called, with its host if it needs one.
-pub fn command(spec: &ScriptSpec) -> Command {
-    let mut words: Vec<&OsStr> = spec.interpreter.iter().map(OsStr::new).collect();
-    let settings = php_settings(spec.memory_limit_bytes);
-    let host = format!("/proc/self/fd/{}", FIRST_HANDED + 2);
-    if is_php(&spec.file) {
-        words.extend(settings.iter().map(OsStr::new));
-        words.push(OsStr::new(&host));
+pub fn command(spec: &ScriptSpec, handed: Handed<'_>) -> Command {
+    let mut words: Vec<OsString> = spec.interpreter.iter().map(OsString::from).collect();
+    if let Some(host) = handed.host {
+        words.extend(php_settings(spec.memory_limit_bytes));
+        words.push(format!("/proc/self/fd/{}", host.as_raw_fd()).into());
     }
-    words.push(spec.file.as_os_str());
-    let mut command = Command::new(words[0]);
+    words.push(spec.file.clone().into());
+    let mut command = Command::new(&words[0]);
     command
         .args(&words[1..])
         .current_dir(&spec.directory)
         .envs(&spec.env)
-        .env("STARK_FD", FIRST_HANDED.to_string())
-        .env("STARK_PROGRESS_FD", (FIRST_HANDED + 1).to_string());
+        .env("STARK_FD", handed.socket.as_raw_fd().to_string())
+        .env("STARK_PROGRESS_FD", handed.progress.as_raw_fd().to_string());
     command
 }
 
 /// Errors go to stderr once, in plain text: that is where we read them.
-fn php_settings(memory_limit_bytes: u64) -> Vec<String> {
+fn php_settings(memory_limit_bytes: u64) -> Vec<OsString> {
     let memory_limit = i64::try_from(memory_limit_bytes).unwrap_or(-1);
-    let mut settings = Vec::new();
-    for setting in [
+    let settings = [
         format!("memory_limit={memory_limit}"),
         "display_errors=stderr".into(),
         "html_errors=0".into(),
         "log_errors=0".into(),
-    ] {
-        settings.extend(["-d".into(), setting]);
-    }
-    settings
+    ];
+    let pairs = settings.map(|setting| ["-d".into(), setting.into()]);
+    pairs.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     fn spec(file: &str, interpreter: &[&str]) -> ScriptSpec {
         ScriptSpec {
@@ -122,14 +137,26 @@ mod tests {
         }
     }
 
+    /// How it is called, with the number of its host as N.
     fn words(spec: &ScriptSpec) -> String {
-        let command = command(spec);
+        let (socket, progress) = std::io::pipe().unwrap();
+        let host = open(&spec.file).unwrap();
+        let handed = Handed {
+            socket: socket.as_fd(),
+            progress: progress.as_fd(),
+            host: host.as_ref().map(AsFd::as_fd),
+        };
+        let command = command(spec, handed);
         let words: Vec<_> = [command.get_program()]
             .into_iter()
             .chain(command.get_args())
             .map(|word| word.to_str().unwrap())
             .collect();
-        words.join(" ")
+        let words = words.join(" ");
+        match host {
+            Some(host) => words.replace(&format!("fd/{} ", host.as_raw_fd()), "fd/N "),
+            None => words,
+        }
     }
 
     #[test]
@@ -137,16 +164,14 @@ mod tests {
         assert_eq!(
             words(&spec("/srv/run.php", &["nice", "php", "-n"])),
             "nice php -n -d memory_limit=1073741824 -d display_errors=stderr -d html_errors=0 -d log_errors=0 \
-             /proc/self/fd/5 /srv/run.php"
+             /proc/self/fd/N /srv/run.php"
         );
-        assert!(open(Path::new("/srv/run.php")).unwrap().is_some());
     }
 
     #[test]
     fn other_scripts_speak_the_protocol_themselves() {
         assert_eq!(words(&spec("/srv/run", &[])), "/srv/run");
         assert_eq!(words(&spec("/srv/run.lua", &["lua"])), "lua /srv/run.lua");
-        assert!(open(Path::new("/srv/run")).unwrap().is_none());
     }
 
     #[test]

@@ -54,6 +54,15 @@ fn the_master_wakes_once_an_interval_for_silence_to_be_noticed_and_not_more() {
 }
 
 #[test]
+fn the_memory_of_a_process_is_known_as_soon_as_it_is_ready() {
+    let mut daemon = Daemon::starting(1);
+    let rss = |daemon: &Daemon| daemon.slot(0).state.process().map(|it| it.rss_bytes);
+    assert_eq!(rss(&daemon), Some(0));
+    daemon.get_ready(0);
+    assert_eq!(rss(&daemon), Some(1), "as it answers in these tests");
+}
+
+#[test]
 fn the_masters_own_pause_is_forgiven() {
     let mut daemon = Daemon::starting(2);
     daemon.get_ready(0);

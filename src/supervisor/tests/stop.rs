@@ -15,8 +15,18 @@ fn a_consumer_that_cannot_be_started_at_first_ends_the_daemon_with_69_and_its_ow
     );
     let refused = Action::Report(Fact::StartRefused { slot: 0, message });
     assert!(actions.contains(&refused));
-    daemon.exit(0, Exit::Status(1));
-    daemon.exit(1, Exit::Status(0));
+    let ending = |actions: &[Action]| match actions.first() {
+        Some(Action::Report(Fact::Exited { ending, .. })) => Some(*ending),
+        _ => None,
+    };
+    let left = daemon.exit(0, Exit::Status(69));
+    assert_eq!(ending(&left), Some(Ending::Failed), "and no crash");
+    let second = ToMaster::Failed {
+        message: "the same".into(),
+    };
+    assert_eq!(daemon.say(1, second), [], "one refusal is enough");
+    let left = daemon.exit(1, Exit::Status(69));
+    assert_eq!(ending(&left), Some(Ending::Failed));
     assert_eq!(exit_status(&daemon.exit(2, Exit::Status(0))), Some(69));
     assert_eq!(daemon.spawns.len(), 3, "no second attempt");
 }
