@@ -15,7 +15,7 @@
 //! | [`consumer`] | what runs a job: builtin, or a script behind its host |
 //! | [`queue`] | the protocol on Redis: keys, scripts, tokens, reclaim |
 //! | `keeper` | the watch on the queue, and lists of slots that are no more |
-//! | `scoreboard` | records of slots, shared by all processes, which outlive them |
+//! | [`scoreboard`] | records of slots, shared by all processes, which outlive them |
 //! | [`channel`] | the socketpair between master and worker |
 //! | `admin` | the port that Redis clients ask |
 //! | [`resp`] | the protocol of Redis, within bounds; pure |
@@ -36,7 +36,7 @@ mod keeper;
 mod master;
 pub mod queue;
 pub mod resp;
-mod scoreboard;
+pub mod scoreboard;
 pub mod supervisor;
 #[expect(
     unsafe_code,

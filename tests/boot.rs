@@ -132,6 +132,39 @@ fn the_daemon_is_free_of_the_terminal_and_directory_that_it_was_started_from() {
     stark.stop();
 }
 
+/// `stark -f t.ini` as another program starts it.
+fn started_by(starter: &[&str], stark: &Stark) -> Command {
+    let program = stark.program();
+    let mut command = Command::new(starter[0]);
+    command
+        .args(&starter[1..])
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        command.env(name, value.expect("it is set"));
+    }
+    command
+}
+
+#[test]
+fn what_the_starting_command_had_open_is_not_held_by_the_daemon() {
+    let stark = Stark::prepare(NULL, "");
+    let lock = stark.path("lock");
+    let shell = [
+        "sh",
+        "-c",
+        "exec 7>\"$0\"; exec \"$@\"",
+        lock.to_str().unwrap(),
+    ];
+    assert_eq!(run(started_by(&shell, &stark), b"").status, 0);
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", stark.pid())).unwrap();
+    let held = descriptors
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok());
+    assert!(held.into_iter().all(|target| target != lock));
+    stark.stop();
+}
+
 #[test]
 fn in_the_foreground_it_stays_and_logs_to_stderr() {
     let mut stark = Stark::start_in_foreground(NULL, "");
@@ -221,6 +254,17 @@ fn as_ordinary_user(stark: &Stark) -> Command {
         command.env(name, value.expect("it is set"));
     }
     command
+}
+
+#[test]
+fn a_limit_too_low_for_all_workers_is_told_and_not_waited_out() {
+    let stark = Stark::prepare("[run]\nbuiltin = null\n[worker]\ncount = 60\n", "");
+    assert_says(
+        &run(started_by(&["prlimit", "--nofile=40"], &stark), b""),
+        69,
+        &["cannot start worker pool=t slot=", "Too many open files"],
+    );
+    stark.assert_nothing_left();
 }
 
 #[test]
@@ -326,6 +370,16 @@ fn a_stale_pidfile_is_no_obstacle_even_if_its_pid_lives() {
 }
 
 #[test]
+fn a_pidfile_that_cannot_be_written_is_not_left_behind() {
+    let stark = Stark::prepare(NULL, "");
+    // Every write to a file fails, as on a full disk.
+    let shell = ["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""];
+    let ended = run(started_by(&shell, &stark), b"");
+    assert_says(&ended, 73, &["cannot lock pidfile", "File too large"]);
+    stark.assert_nothing_left();
+}
+
+#[test]
 fn a_pidfile_that_is_a_link_is_refused_and_its_target_left_alone() {
     let stark = Stark::prepare(NULL, "");
     let pidfile = stark.path("work/run/t.pid");
@@ -360,6 +414,16 @@ fn files_of_a_newer_version_are_refused_and_left_alone() {
     fs::write(&board, &good).unwrap();
     fs::write(stark.path("work/data/t.node"), "stark-node/2\nnode=abc\n").unwrap();
     assert_refused(&stark, 73, &["t.node", "run the stark that wrote it"]);
+}
+
+#[test]
+fn a_worker_that_cannot_take_its_slot_says_why() {
+    let stark = Stark::prepare(NULL, "");
+    stark.start_again();
+    stark.stop();
+    fs::remove_dir_all(stark.path("work/data/t.progress")).unwrap();
+    fs::write(stark.path("work/data/t.progress"), "").unwrap();
+    assert_refused(&stark, 69, &["cannot take slot: ", "data/t.progress"]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::process::Command;
+use std::fs::File;
+use std::process::{Command, Stdio};
 
 use support::redis::Redis;
 use support::stark::{Stark, queue, run};
@@ -149,6 +150,28 @@ fn with_a_daemon_the_commands_print_what_it_answers() {
         assert!(status.stdout.contains(word), "{word}: {status:?}");
     }
     assert_eq!(status.stdout.lines().count(), 1);
+    stark.stop();
+}
+
+#[test]
+fn output_that_nobody_reads_or_no_disk_takes_is_no_panic() {
+    let stark = Stark::start(NULL, "");
+    let to = |arguments: &[&str], stdout: Stdio| {
+        let mut program = stark.program();
+        let output = program.args(arguments).stdout(stdout).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
+    };
+    for arguments in [["status"], ["info"], ["--print-config"], ["--check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let unread = to(&arguments, writer.into());
+        assert_eq!(unread, (Some(0), String::new()), "{arguments:?}");
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (status, stderr) = to(&arguments, full.into());
+        assert_eq!(status, Some(1), "{arguments:?}");
+        assert!(stderr.starts_with("stark: cannot print"), "{stderr}");
+    }
     stark.stop();
 }
 

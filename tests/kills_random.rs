@@ -46,6 +46,8 @@ struct Ordeal {
     kills: usize,
     /// Jobs that were in the hands of what was killed, at most.
     in_hand: usize,
+    /// Crashes since the last start of the daemon: each makes the next start of that slot's consumer later.
+    crashes: usize,
 }
 
 impl Ordeal {
@@ -57,6 +59,7 @@ impl Ordeal {
             pushed: 0,
             kills: 0,
             in_hand: 0,
+            crashes: 0,
         }
     }
 
@@ -93,6 +96,11 @@ impl Ordeal {
     }
 
     fn strike(&mut self) {
+        // A start forgets the crashes, after which consumers would start later and later.
+        if self.crashes > 3 * self.workers {
+            self.rig.stark.stop();
+            self.start_again();
+        }
         match self.random.below(100) {
             0..30 => {
                 let worker = self.any_worker();
@@ -113,7 +121,7 @@ impl Ordeal {
                 let master = self.rig.stark.pid();
                 self.kill(Some(master), 0);
                 wait_for(LIMIT, "the master is dead", || !is_alive(master));
-                self.rig.stark.start_again();
+                self.start_again();
                 let mut numbers = self.rig.living_workers();
                 numbers.dedup();
                 assert_eq!(numbers.len(), self.rig.living_workers().len());
@@ -122,13 +130,18 @@ impl Ordeal {
                 self.kills += 1;
                 self.in_hand += self.workers;
                 self.rig.stark.kill_tree();
-                self.rig.stark.start_again();
+                self.start_again();
             }
             _ => {
                 self.rig.stark.stop();
-                self.rig.stark.start_again();
+                self.start_again();
             }
         }
+    }
+
+    fn start_again(&mut self) {
+        self.rig.stark.start_again();
+        self.crashes = 0;
     }
 
     fn any_worker(&mut self) -> Option<i32> {
@@ -141,6 +154,7 @@ impl Ordeal {
         if let Some(pid) = pid.filter(|pid| is_alive(*pid)) {
             kill(pid, SIGKILL);
             self.kills += 1;
+            self.crashes += 1;
             self.in_hand += in_hand;
         }
     }

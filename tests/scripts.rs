@@ -283,3 +283,28 @@ fn a_script_that_breaks_while_the_daemon_runs_is_shown_and_tried_again() {
     );
     stark.stop();
 }
+
+#[test]
+fn a_script_that_is_killed_while_it_loads_is_started_again_soon() {
+    let redis = Redis::start();
+    let script = r#"<?php
+        function init($worker) {
+            if (file_exists('deadly') && !file_exists('died')) {
+                touch('died');
+                posix_kill(getmypid(), SIGKILL);
+            }
+        }
+        function run($worker, $data) {
+            if ($data === 'leave') exit(0);
+            file_put_contents('notes', "$data\n", FILE_APPEND);
+        }
+    "#;
+    let stark = start(&redis, script);
+    let worker = stark.worker_pids();
+    stark.write("deadly", "");
+    push(&redis, &[b"leave", b"fine"]);
+    wait_for(LIMIT, "the next job", || stark.read("notes") == "fine\n");
+    assert!(stark.path("died").exists());
+    assert_eq!(stark.worker_pids(), worker, "the worker goes on");
+    stark.stop();
+}

@@ -282,6 +282,27 @@ function run($worker, $data) {
 }
 
 #[test]
+fn what_a_script_has_started_in_a_session_of_its_own_ends_with_the_daemon() {
+    let script = r#"<?php
+function run($worker, $data) {
+    exec('setsid sh -c "sleep 1000 & echo \$\$ \$! > orphans.new; mv orphans.new orphans; sleep 1000" > /dev/null 2>&1 &');
+    while (!file_exists('orphans')) { usleep(1000); clearstatcache(); }
+}"#;
+    let redis = Redis::start();
+    push(&redis, &["job"]);
+    let stark = Stark::start(&ini(&redis, "", "count = 1"), script);
+    stark.wait_for_figure("run_count", 1);
+    let orphans = stark.read("orphans");
+    let orphans = orphans
+        .split_whitespace()
+        .map(|pid| pid.parse().expect("a pid"));
+    let orphans: Vec<i32> = orphans.collect();
+    assert!(orphans.len() == 2 && orphans.iter().all(|pid| is_alive(*pid)));
+    stark.stop();
+    assert!(orphans.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
 fn complete_runs_before_the_end() {
     let script = "<?php function run($worker, $data) {} function complete($worker) { echo \"bye from {$worker->index}\\n\"; file_put_contents('bye', 'x', FILE_APPEND); }";
     let redis = Redis::start();

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use super::{print, warn};
 use crate::config::{Config, Pool, Program};
 use crate::daemon::{Failure, status};
 use crate::queue;
@@ -14,18 +15,15 @@ pub fn check(config: &Config) -> Result<u8, Failure> {
         if let Some(settings) = &pool.queue {
             match queue::check(settings) {
                 Ok(checked) => {
-                    checked
-                        .warning
-                        .iter()
-                        .for_each(|warning| eprintln!("stark: {warning}"));
-                    println!(
-                        "queue: redis {} at {}, key {}",
+                    checked.warning.iter().for_each(warn);
+                    print(format_args!(
+                        "queue: redis {} at {}, key {}\n",
                         checked.version, settings.address, settings.key
-                    );
+                    ))?;
                 }
                 // Its absence is no mistake of the settings: the daemon would start and wait.
                 Err(queue::QueueError::Unavailable(why)) => {
-                    eprintln!("stark: {why}; workers would wait for it")
+                    warn(format!("{why}; workers would wait for it"))
                 }
                 Err(err) => mistakes.push(err.to_string()),
             }
@@ -34,7 +32,7 @@ pub fn check(config: &Config) -> Result<u8, Failure> {
     if !mistakes.is_empty() {
         return Err(Failure::new(status::UNAVAILABLE, mistakes.join("\n")));
     }
-    println!("{}: ok", config.file.display());
+    print(format_args!("{}: ok\n", config.file.display()))?;
     Ok(0)
 }
 

@@ -1,5 +1,7 @@
 //! The command line: what may be typed, and which file does it. Errors go to stderr as `stark: cannot ...`.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -98,7 +100,7 @@ pub fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             let lines = failure.message.lines();
-            lines.for_each(|line| eprintln!("stark: {line}"));
+            lines.for_each(warn);
             ExitCode::from(failure.status)
         }
     }
@@ -115,7 +117,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     match &arguments.command {
         None if arguments.check => check::check(&config),
         None if arguments.print_config => {
-            print!("{}", config::to_ini(&config));
+            print(format_args!("{}", config::to_ini(&config)))?;
             Ok(0)
         }
         None => start::start(config, arguments.foreground),
@@ -137,9 +139,26 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn load(file: &std::path::Path, overrides: &[String]) -> Result<Config, Failure> {
     let loaded = config::load(file, overrides)
         .map_err(|mistakes| Failure::new(status::BAD_SETTINGS, mistakes.to_string()))?;
-    loaded
-        .warnings
-        .iter()
-        .for_each(|warning| eprintln!("stark: {warning}"));
+    loaded.warnings.iter().for_each(warn);
     Ok(loaded.config)
+}
+
+/// To stdout. Who reads no further (`| head -1`) has what it wanted.
+fn print(text: fmt::Arguments<'_>) -> Result<(), Failure> {
+    printed(io::stdout().write_fmt(text))
+}
+
+fn printed(result: io::Result<()>) -> Result<(), Failure> {
+    match result.and_then(|()| io::stdout().flush()) {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            status::FAILED,
+            format!("cannot print the reply: {err}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A line to stderr, for whoever still reads it.
+fn warn(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "stark: {text}");
 }

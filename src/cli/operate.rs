@@ -1,12 +1,12 @@
 //! Commands to a running daemon, through its admin port.
 
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::client::{self, Client};
+use super::{print, printed};
 use crate::config::Config;
 use crate::daemon::{Failure, Files, pidfile, status};
 use crate::resp::Reply;
@@ -46,7 +46,7 @@ pub fn shutdown(config: &Config, is_now: bool) -> Result<u8, Failure> {
 pub fn status(config: &Config) -> Result<u8, Failure> {
     let name = &config.main.name;
     let Some(pid) = pidfile::holder(&config.main.pid_file) else {
-        println!("{name}: not running");
+        print(format_args!("{name}: not running\n"))?;
         return Ok(status::NOT_RUNNING);
     };
     let info = match ask(config, &["INFO"]) {
@@ -70,8 +70,8 @@ pub fn status(config: &Config) -> Result<u8, Failure> {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map_or_else(|| "?".into(), |value| value.trim().to_string())
     };
-    println!(
-        "{name}: {} for {}, pid {pid}, port {}, {} of {} workers alive, {} busy, {} runs, {} failed",
+    print(format_args!(
+        "{name}: {} for {}, pid {pid}, port {}, {} of {} workers alive, {} busy, {} runs, {} failed\n",
         field("state"),
         field("uptime_human"),
         port(config)?,
@@ -80,7 +80,7 @@ pub fn status(config: &Config) -> Result<u8, Failure> {
         field("worker_busy"),
         field("run_count"),
         field("run_failures"),
-    );
+    ))?;
     Ok(0)
 }
 
@@ -88,7 +88,7 @@ pub fn status(config: &Config) -> Result<u8, Failure> {
 pub fn stop(config: &Config) -> Result<u8, Failure> {
     let name = &config.main.name;
     let Some(pid) = pidfile::holder(&config.main.pid_file) else {
-        println!("{name}: not running");
+        print(format_args!("{name}: not running\n"))?;
         return Ok(0);
     };
     let cannot =
@@ -124,14 +124,8 @@ fn print_reply(config: &Config, words: &[&str]) -> Result<u8, Failure> {
             format!("the daemon says: {err}"),
         ));
     }
-    match client::print(&reply, &mut std::io::stdout().lock()) {
-        // `stark info | head -1` has what it wanted.
-        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
-            status::FAILED,
-            format!("cannot print the reply: {err}"),
-        )),
-        _ => Ok(0),
-    }
+    printed(client::print(&reply, &mut std::io::stdout().lock()))?;
+    Ok(0)
 }
 
 fn ask(config: &Config, words: &[&str]) -> Result<Reply, Failure> {

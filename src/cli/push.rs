@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStrExt;
 
+use super::print;
 use crate::config::{self, Config};
 use crate::daemon::{Failure, status};
 use crate::queue;
@@ -38,7 +39,7 @@ pub fn push(config: &Config, key: Option<&str>, payloads: &[OsString]) -> Result
         }
     }
     tail.flush()?;
-    println!("{} pushed", tail.pushed);
+    print(format_args!("{} pushed\n", tail.pushed))?;
     Ok(0)
 }
 

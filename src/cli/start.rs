@@ -1,5 +1,6 @@
 //! `stark -f INI`: from the starting command to the master, in the background or not.
 
+use super::warn;
 use crate::config::{Config, LogTarget};
 use crate::daemon::background::{self, Readiness, Side};
 use crate::daemon::{self, Failure, status};
@@ -46,11 +47,8 @@ fn run(config: &Config, is_foreground: bool, mut readiness: Readiness) -> Result
 fn warn_of_queues(config: &Config) {
     for settings in config.pools.iter().filter_map(|pool| pool.queue.as_ref()) {
         match queue::check(settings) {
-            Ok(checked) => checked
-                .warning
-                .iter()
-                .for_each(|warning| eprintln!("stark: {warning}")),
-            Err(QueueError::Unavailable(why)) => eprintln!("stark: {why}; the workers wait for it"),
+            Ok(checked) => checked.warning.iter().for_each(warn),
+            Err(QueueError::Unavailable(why)) => warn(format!("{why}; the workers wait for it")),
             Err(QueueError::Lost | QueueError::Refused(_)) => {}
         }
     }

@@ -97,9 +97,14 @@ impl Death {
 
     /// In one line, for logs and as the reason of a failed job.
     pub fn reason(&self) -> String {
+        let when = if self.in_hand {
+            "in a job"
+        } else {
+            "between jobs"
+        };
         let what = match &self.exit {
-            Exit::Status(0) => "script exited in a job".into(),
-            Exit::Status(status) => format!("script exited in a job with status {status}"),
+            Exit::Status(0) => format!("script exited {when}"),
+            Exit::Status(status) => format!("script exited {when} with status {status}"),
             Exit::Signal(signal) => format!("script killed by {}", signal.as_str()),
             Exit::Broken(how) => format!("script broke the protocol: {how}"),
         };
@@ -303,11 +308,19 @@ impl Script {
 
     fn died_at_start(&mut self, invalid: Option<Invalid>) -> StartError {
         let words = self.died(invalid).reason();
-        StartError::Died(words.replace("in a job", "while it was loaded"))
+        StartError::Died(words.replace("between jobs", "while it was loaded"))
+    }
+
+    /// Readable once the script has ended.
+    pub fn watch(&self) -> BorrowedFd<'_> {
+        self.process.watch()
     }
 
     /// Before anything is sent: the script lives, and has not answered what nobody asked.
-    fn check_idle(&mut self) -> Result<(), Death> {
+    ///
+    /// # Errors
+    /// The script is gone.
+    pub fn check_idle(&mut self) -> Result<(), Death> {
         if self.process.has_ended_within(Duration::ZERO) {
             return Err(self.died(None));
         }
@@ -365,7 +378,8 @@ impl Script {
             ppoll(&mut set, limit.map(TimeSpec::from), None).is_ok()
                 && set[0].any().unwrap_or(false)
         };
-        if ended {
+        // A link that a failed write has closed may still hold replies of finished runs.
+        if ended || self.link.is_closed() {
             self.link.receive_rest();
         } else {
             self.link.receive();

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 
 use nix::fcntl::OFlag;
 
@@ -38,6 +39,8 @@ pub fn daemonize() -> io::Result<Side> {
             }
             nix::unistd::chdir("/")?;
             descriptors::silence_standard_streams()?;
+            // What the command inherited (a lock, a pipe that somebody reads to its end) is not the daemon's to hold.
+            descriptors::close_all_but(&[write.as_raw_fd()]);
             Ok(Side::Daemon(Readiness(Some(File::from(write)))))
         }
     }

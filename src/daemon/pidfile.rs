@@ -30,7 +30,7 @@ impl Pidfile {
         };
         // The file may be unlinked by a daemon that ends between our open and our lock: then look again.
         loop {
-            let mut file = open(path).map_err(cannot)?;
+            let file = open(path).map_err(cannot)?;
             if !locks::try_lock(&file, 0, 0).map_err(cannot)? {
                 match locks::holder(&file, 0, 0).map_err(cannot)? {
                     Some(pid) => return Err(already_running(path, pid)),
@@ -40,13 +40,21 @@ impl Pidfile {
             if !is_still(path, &file) {
                 continue;
             }
-            file.set_len(0).map_err(cannot)?;
-            writeln!(file, "{}", std::process::id()).map_err(cannot)?;
-            return Ok(Self {
+            let mut pidfile = Self {
                 path: path.to_path_buf(),
                 file,
-            });
+            };
+            if let Err(err) = pidfile.write() {
+                pidfile.remove();
+                return Err(cannot(err));
+            }
+            return Ok(pidfile);
         }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        writeln!(self.file, "{}", std::process::id())
     }
 
     /// Takes the file away; the lock ends with it.

@@ -38,13 +38,11 @@ impl Master<'_> {
                 generation,
                 pid,
             },
-            Err(err) => {
-                log::error!(
-                    "cannot fork{} gen={generation} err={err}",
-                    self.name(slot).place
-                );
-                Event::SpawnFailed { slot, generation }
-            }
+            Err(err) => Event::SpawnFailed {
+                slot,
+                generation,
+                error: err.to_string(),
+            },
         }
     }
 

@@ -53,6 +53,8 @@ pub fn run(
     std::panic::set_hook(Box::new(|panic| log::error!("panicked: {panic}")));
     logging::set_role("master");
     title::set(&format!("stark: {} master", config.main.name));
+    // Whoever started us by exec may have had children of its own.
+    let not_ours = process::children();
     let mut master = match Master::new(config, &prepared, is_foreground) {
         Ok(master) => master,
         Err(err) => {
@@ -72,9 +74,36 @@ pub fn run(
             .map_or_else(|failure| failure.status, |status| *status)
     );
     drop(master);
+    end_orphans(&not_ours);
     let _ = std::fs::remove_file(prepared.files.port());
     prepared.pidfile.remove();
     ended
+}
+
+/// What scripts had started in sessions of their own came to us, their subreaper, and must not outlive the daemon.
+fn end_orphans(not_ours: &[i32]) {
+    let mut seen = not_ours.to_vec();
+    // The children of those that end come to us in turn.
+    loop {
+        while process::reap().is_some() {}
+        let mut orphans = process::children();
+        orphans.retain(|pid| !seen.contains(pid));
+        if orphans.is_empty() {
+            return;
+        }
+        for pid in orphans {
+            seen.push(pid);
+            match process::signal(pid, Signal::SIGKILL) {
+                Ok(()) => {
+                    log::info!("killed what a script left running pid={pid}");
+                    process::wait(pid);
+                }
+                Err(err) => {
+                    log::warn!("cannot kill what a script left running pid={pid} err={err}")
+                }
+            }
+        }
+    }
 }
 
 struct Master<'a> {

@@ -67,11 +67,12 @@ pub fn report(fact: &Fact, name: impl Fn(usize) -> Name) {
         Fact::SpawnRefused {
             slot,
             generation,
+            error,
             retry_in,
         } => {
             let Name { role, place } = name(*slot);
             log::error!(
-                "cannot fork {role}{place} gen={generation} retry_ms={}",
+                "cannot fork {role}{place} gen={generation} err={error:?} retry_ms={}",
                 retry_in.as_millis()
             );
         }

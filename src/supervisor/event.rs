@@ -28,6 +28,8 @@ pub enum Event {
         slot: usize,
         /// As in the action.
         generation: u64,
+        /// What the kernel said.
+        error: String,
     },
     /// A process said something; dropped when another generation lives in the slot.
     Message {
@@ -251,6 +253,8 @@ pub enum Fact {
         slot: usize,
         /// The generation that was not to be.
         generation: u64,
+        /// What the kernel said.
+        error: String,
         /// Until the next attempt.
         retry_in: Duration,
     },

@@ -57,16 +57,29 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn spawn_failed(&mut self, index: usize, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn spawn_failed(
+        &mut self,
+        index: usize,
+        error: String,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(consumer_delay) = self.spawning(index) else {
             return;
         };
+        // Somebody waits for the start, and limits that are too low for it do not rise by waiting.
+        if matches!(&self.stage, Stage::Starting { awaited } if awaited.contains(&index)) {
+            self.retire(index);
+            self.refuse_start(index, format!("cannot fork: {error}"), now, actions);
+            return;
+        }
         let slot = &mut self.slots[index];
         slot.refusals += 1;
         let retry_in = policy::spawn_backoff(slot.refusals);
         actions.push(Action::Report(Fact::SpawnRefused {
             slot: index,
             generation: slot.generation,
+            error,
             retry_in,
         }));
         slot.state = match self.stage {

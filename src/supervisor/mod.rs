@@ -107,9 +107,13 @@ impl Supervisor {
                     self.spawned(slot, pid, now, actions);
                 }
             }
-            Event::SpawnFailed { slot, generation } => {
+            Event::SpawnFailed {
+                slot,
+                generation,
+                error,
+            } => {
                 if self.is_current(slot, generation) {
-                    self.spawn_failed(slot, now, actions);
+                    self.spawn_failed(slot, error, now, actions);
                 }
             }
             Event::Message {

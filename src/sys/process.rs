@@ -94,6 +94,13 @@ pub fn become_subreaper() {
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
+/// The children of the calling thread, zombies among them; empty when the kernel does not tell.
+pub fn children() -> Vec<i32> {
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    let pids = children.split_whitespace();
+    pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// When a process was started, in clock ticks since boot: with its pid it names one process of this boot.
 /// None when there is no such process.
 pub fn start_time(pid: i32) -> Option<u64> {

@@ -11,7 +11,7 @@ use super::control::{Orders, round_up};
 use super::hold::{Answer, Hold, Refusal};
 use super::life::Birth;
 use super::limits::Limits;
-use super::runner::Runner;
+use super::runner::{NotStarted, Runner};
 use crate::channel::message::{RecycleReason, ToMaster};
 use crate::config::Prefetch;
 use crate::consumer::{Outcome, Ran};
@@ -137,7 +137,9 @@ impl<'a> Cycle<'a> {
             match hold.turn(self.batch.size().min(left), divisor) {
                 Answer::Done(reservation) if reservation.jobs.is_empty() => {
                     self.tell_reclaimed();
-                    self.rest(hold);
+                    if let Some(end) = self.rest(hold, runner) {
+                        return end;
+                    }
                 }
                 Answer::Done(reservation) => {
                     self.tell_reclaimed();
@@ -302,58 +304,76 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    fn restart(&mut self, runner: &mut Runner<'_>, how: &str) -> Option<End> {
-        log::warn!("script gone {} reason={how:?}", self.birth.label());
-        let delay = runner.next_delay();
-        if !delay.is_zero() {
-            self.show(State::Backoff);
-            self.record
-                .set_next_start_ms((clock::monotonic() + delay).as_millis() as u64);
-            let is_ordered = self.orders.wait(delay);
-            self.record.set_next_start_ms(0);
-            if is_ordered {
+    /// Starts a script that is gone again, later each time it dies; none when it runs, or when an order came.
+    pub fn restart(&mut self, runner: &mut Runner<'_>, how: &str) -> Option<End> {
+        let mut how = how.to_string();
+        loop {
+            log::warn!("script gone {} reason={how:?}", self.birth.label());
+            if self.back_off(runner.next_delay()) {
                 return None;
             }
-        }
-        self.show(State::Starting);
-        match runner.start(self.orders) {
-            Ok(()) => None,
-            Err(_) if self.orders.must_leave() => None,
-            Err(message) => Some(End::CannotStart(message)),
+            self.show(State::Starting);
+            match runner.start(self.orders) {
+                Ok(()) => return None,
+                Err(_) if self.orders.must_leave() => return None,
+                Err(NotStarted::Refused(message)) => return Some(End::CannotStart(message)),
+                Err(NotStarted::Died(words)) => how = words,
+            }
         }
     }
 
+    /// True when an order ended the wait.
+    fn back_off(&mut self, delay: Duration) -> bool {
+        if delay.is_zero() {
+            return false;
+        }
+        self.show(State::Backoff);
+        let at = clock::monotonic() + delay;
+        self.record.set_next_start_ms(at.as_millis() as u64);
+        let is_ordered = self.orders.wait(delay);
+        self.record.set_next_start_ms(0);
+        is_ordered
+    }
+
     /// Nothing is waiting. The first time one more turn follows, since a job may have come before the keeper could see
-    /// that we are idle; then we sleep.
-    fn rest(&mut self, hold: &mut Hold<'_>) {
+    /// that we are idle; then we sleep. A script that dies meanwhile is not left a zombie until the next job comes.
+    fn rest(&mut self, hold: &mut Hold<'_>, runner: &mut Runner<'_>) -> Option<End> {
         if self.shown != State::Idle {
             self.show(State::Idle);
             if self.birth.board.keeper_watches().load(Ordering::SeqCst) == 0 {
                 let _ = self.birth.keeper_bell.write(1);
             }
-            return;
+            return None;
         }
         let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
         let limit = self
             .limits
             .may_sleep(age, idle)
             .map_or(PollTimeout::NONE, round_up);
-        let mut fds: Vec<PollFd<'_>> = [
+        let watched = [
             Some(self.orders.wake()),
             Some(self.birth.doorbell.as_fd()),
             hold.fd(),
-        ]
-        .into_iter()
-        .flatten()
-        .map(|fd: BorrowedFd<'_>| PollFd::new(fd, PollFlags::POLLIN))
-        .collect();
+            runner.watch(),
+        ];
+        let mut fds: Vec<PollFd<'_>> = watched
+            .iter()
+            .flatten()
+            .map(|fd: &BorrowedFd<'_>| PollFd::new(*fd, PollFlags::POLLIN))
+            .collect();
         let _ = poll(&mut fds, limit);
-        let has_hung_up = fds.get(2).is_some_and(|fd| fd.any() == Some(true));
+        let is_ready = |place: usize| {
+            let before = watched[..place].iter().flatten().count();
+            watched[place].is_some() && fds[before].any() == Some(true)
+        };
+        let (has_hung_up, has_died) = (is_ready(2), is_ready(3));
         // Another worker may have taken the ring: then this turn finds nothing.
         let _ = self.birth.doorbell.read();
         if has_hung_up {
             hold.disconnect();
         }
+        let how = has_died.then(|| runner.check_idle().err()).flatten()?;
+        self.restart(runner, &how)
     }
 
     fn count(&mut self, took: Duration, is_failure: bool) {

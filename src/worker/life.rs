@@ -1,6 +1,8 @@
 //! A worker's life, from the fork to its exit status: it takes its slot's lock, puts back what its predecessor left,
 //! starts the consumer, works, gives back and leaves.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use nix::sys::eventfd::EventFd;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
 use super::hold::Hold;
-use super::runner::Runner;
+use super::runner::{NotStarted, Runner};
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
 use crate::config::Pool;
@@ -20,9 +22,12 @@ use crate::sys::{affinity, clock, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
-/// Another process holds the slot's lock, or the kernel refused a file or a thread. 0 is drained or recycled, 70 a
-/// panic, 71 a job that outlived the master's end for too long.
+/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the
+/// master's end for too long.
 const STATUS_NO_SLOT: i32 = 72;
+
+/// How often a lock that another process holds is asked for.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a worker is born with.
 pub struct Birth<'a> {
@@ -94,19 +99,23 @@ impl Birth<'_> {
 /// Lives; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
     match prepare(&birth) {
-        Ok((_slot_lock, page, orders)) => work(&birth, &page, &orders),
+        Ok(Some((_slot_lock, page, orders))) => work(&birth, &page, &orders),
+        Ok(None) => 0,
         Err(err) => {
             log::error!("cannot take slot {} err={err:?}", birth.label());
+            if birth.is_first_start {
+                let message = format!("cannot take slot: {err}");
+                birth.channel.send(&ToMaster::Failed { message });
+            }
             STATUS_NO_SLOT
         }
     }
 }
 
 /// The slot's lock, which lasts as long as the file is open, the page of its script, and the control thread's orders.
-fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), String> {
+/// None when it is told to leave before it has the lock.
+fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, String> {
     let board = &birth.board;
-    let lock = board.lock(birth.place).map_err(|err| err.to_string())?;
-    let lock = lock.ok_or("another worker lives there")?;
     if let Some(core) = birth.core
         && !affinity::pin_to(core)
     {
@@ -117,9 +126,6 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
     {
         log::warn!("cannot change niceness {} err={err}", birth.label());
     }
-    board
-        .record(birth.place)
-        .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let control = Control {
         channel: Arc::clone(&birth.channel),
         board: Arc::clone(board),
@@ -127,9 +133,27 @@ fn prepare(birth: &Birth<'_>) -> Result<(std::fs::File, Page, Arc<Orders>), Stri
         memory_limit_bytes: birth.pool.run.memory_limit_bytes,
         shutdown_timeout: birth.shutdown_timeout,
     };
+    // From here on heartbeats are answered and orders heard, also while the lock is awaited.
     let orders = control.start().map_err(|err| err.to_string())?;
+    let Some(lock) = take_slot(birth, &orders).map_err(|err| err.to_string())? else {
+        return Ok(None);
+    };
+    board
+        .record(birth.place)
+        .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
-    Ok((lock, page, orders))
+    Ok(Some((lock, page, orders)))
+}
+
+/// Waits for the slot's lock. Our master found it free, but a worker that an older master had forked just before it
+/// was killed may have taken it since; it sees that it has no master, and leaves.
+fn take_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<Option<File>> {
+    loop {
+        let lock = birth.board.lock(birth.place)?;
+        if lock.is_some() || orders.wait(LOCK_INTERVAL) {
+            return Ok(lock);
+        }
+    }
 }
 
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
@@ -156,12 +180,14 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     }
     let mut runner = Runner::new(birth, record, page);
     cycle.show(State::Starting);
-    if let Err(message) = runner.start(orders) {
-        if orders.must_leave() {
-            return 0;
-        }
-        birth.channel.send(&ToMaster::Failed { message });
-        return STATUS_CANNOT_START;
+    if let Some(end) = begin(birth, &mut cycle, &mut runner, orders) {
+        return match end {
+            End::CannotStart(message) => {
+                birth.channel.send(&ToMaster::Failed { message });
+                STATUS_CANNOT_START
+            }
+            End::Ordered | End::Recycle(_) => 0,
+        };
     }
     birth.channel.send(&ToMaster::Ready);
     let end = match &mut hold {
@@ -179,6 +205,26 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
         End::Ordered | End::Recycle(_) => 0,
         End::CannotStart(_) => STATUS_CANNOT_START,
     }
+}
+
+/// Starts the consumer; none when it runs. In a daemon that was once ready, a script that dies while it is loaded is
+/// given another chance.
+fn begin(
+    birth: &Birth<'_>,
+    cycle: &mut Cycle<'_>,
+    runner: &mut Runner<'_>,
+    orders: &Orders,
+) -> Option<End> {
+    let end = match runner.start(orders) {
+        Ok(()) => None,
+        Err(_) if orders.must_leave() => None,
+        Err(NotStarted::Died(words)) if !birth.is_first_start => cycle.restart(runner, &words),
+        Err(NotStarted::Died(words) | NotStarted::Refused(words)) => Some(End::CannotStart(words)),
+    };
+    if end.is_none() && orders.must_leave() {
+        return Some(End::Ordered);
+    }
+    end
 }
 
 fn wait_for_start(birth: &Birth<'_>, record: &Record<'_>, orders: &Orders) {

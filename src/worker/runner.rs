@@ -1,7 +1,7 @@
 //! What runs a worker's jobs: a native consumer in this process, or a script beside it, which is started again when it
 //! dies.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
@@ -17,6 +17,14 @@ use crate::scoreboard::{Identity, NO_SCRIPT, Page, Record};
 
 /// What a script has for `complete` and its exit.
 const COMPLETE_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a consumer does not run.
+pub enum NotStarted {
+    /// It cannot, in its own words: the next attempt would end in the same way.
+    Refused(String),
+    /// It died before it could say anything, which need not happen again.
+    Died(String),
+}
 
 /// The consumer of one worker.
 pub struct Runner<'a> {
@@ -74,10 +82,12 @@ impl<'a> Runner<'a> {
     /// Starts the consumer, also again after it was gone.
     ///
     /// # Errors
-    /// Why it cannot be used, in its own words; an order to leave interrupts it as well.
-    pub fn start(&mut self, orders: &Orders) -> Result<(), String> {
+    /// Why it does not run; an order to leave interrupts it as well.
+    pub fn start(&mut self, orders: &Orders) -> Result<(), NotStarted> {
         match &mut self.kind {
-            Kind::Native(consumer) => consumer::init(consumer.as_mut(), &self.info),
+            Kind::Native(consumer) => {
+                consumer::init(consumer.as_mut(), &self.info).map_err(NotStarted::Refused)
+            }
             Kind::Script(beside) => beside.start(orders),
         }
     }
@@ -131,6 +141,26 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// Readable once the consumer is gone; none for one that lives in this process.
+    pub fn watch(&self) -> Option<BorrowedFd<'_>> {
+        match &self.kind {
+            Kind::Native(_) => None,
+            Kind::Script(beside) => beside.script.as_ref().map(Script::watch),
+        }
+    }
+
+    /// Whether the consumer is still there, between jobs.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn check_idle(&mut self) -> Result<(), String> {
+        let Kind::Script(beside) = &mut self.kind else {
+            return Ok(());
+        };
+        let checked = beside.script.as_mut().map_or(Ok(()), Script::check_idle);
+        checked.map_err(|death| beside.buried(&death))
+    }
+
     /// How long to wait before it is started again.
     pub fn next_delay(&mut self) -> Duration {
         match &mut self.kind {
@@ -156,10 +186,10 @@ impl<'a> Runner<'a> {
 }
 
 impl Beside<'_> {
-    fn start(&mut self, orders: &Orders) -> Result<(), String> {
-        self.page
-            .clear()
-            .map_err(|err| format!("cannot clear the slot's page in data/: {err}"))?;
+    fn start(&mut self, orders: &Orders) -> Result<(), NotStarted> {
+        self.page.clear().map_err(|err| {
+            NotStarted::Refused(format!("cannot clear the slot's page in data/: {err}"))
+        })?;
         let stop = || orders.must_leave();
         let told = script::Orders {
             stop: &stop,
@@ -171,21 +201,19 @@ impl Beside<'_> {
             record.set_script(Identity::of(pid));
         });
         self.started = Instant::now();
-        match script {
+        let err = match script {
             Ok(script) => {
                 self.script = Some(script);
-                Ok(())
+                return Ok(());
             }
-            Err(
-                err @ (StartError::Refused(_)
-                | StartError::Died(_)
-                | StartError::Spawn(_)
-                | StartError::Interrupted),
-            ) => {
-                self.record.set_script(Identity::default());
-                Err(err.to_string())
-            }
-        }
+            Err(err) => err,
+        };
+        self.record.set_script(Identity::default());
+        let words = err.to_string();
+        Err(match err {
+            StartError::Refused(_) | StartError::Spawn(_) => NotStarted::Refused(words),
+            StartError::Died(_) | StartError::Interrupted => NotStarted::Died(words),
+        })
     }
 
     fn run(

@@ -220,7 +220,9 @@ impl Judge {
                 generation,
                 pid,
             } => self.spawned(*slot, *generation, *pid),
-            Event::SpawnFailed { slot, generation } => {
+            Event::SpawnFailed {
+                slot, generation, ..
+            } => {
                 let now = self.clock.real;
                 let seat = &mut self.seats[*slot];
                 let fork = seat.forks.iter().position(|fork| fork.0 == *generation);

@@ -366,7 +366,11 @@ impl World {
 
     fn fork(&mut self, slot: usize, generation: u64, consumer_delay: Duration) -> Event {
         if self.is_troubled() && self.chance.percent(5) {
-            return Event::SpawnFailed { slot, generation };
+            return Event::SpawnFailed {
+                slot,
+                generation,
+                error: "refused".into(),
+            };
         }
         let pid = self.free_pid();
         self.counter += 1;

@@ -134,13 +134,22 @@ fn a_crashing_keeper_is_back_within_a_second() {
 
 #[test]
 fn a_refused_fork_is_tried_again_with_the_delay_that_the_consumer_had() {
-    let mut daemon = Daemon::planned(1);
+    let mut daemon = Daemon::running(1);
     let mut actions = Vec::new();
     let mut at = daemon.now;
+    for slot in [0, 1] {
+        let (pid, exit) = (daemon.pid(slot), Exit::Signal(11));
+        let crashed = Event::Exited { pid, exit };
+        daemon.supervisor.handle(crashed, at, &mut actions);
+    }
     daemon.supervisor.handle(Event::Tick, at, &mut actions);
-    for (generation, wait) in (1..).zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+    for (generation, wait) in (2..).zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
         for slot in [0, 1] {
-            let refused = Event::SpawnFailed { slot, generation };
+            let refused = Event::SpawnFailed {
+                slot,
+                generation,
+                error: "no more".into(),
+            };
             daemon.supervisor.handle(refused, at, &mut actions);
         }
         let due = daemon.slot(0).next_start;

@@ -58,6 +58,27 @@ fn a_worker_that_dies_or_hangs_before_its_first_ready_refuses_the_start() {
 }
 
 #[test]
+fn a_fork_that_the_kernel_refuses_at_first_refuses_the_start_with_its_words() {
+    let mut daemon = Daemon::planned(1);
+    let mut actions = Vec::new();
+    daemon
+        .supervisor
+        .handle(Event::Tick, daemon.now, &mut actions);
+    let error = String::from("Too many open files");
+    let refused = Event::SpawnFailed {
+        slot: 0,
+        generation: 1,
+        error,
+    };
+    let message = String::from("cannot fork: Too many open files");
+    assert!(
+        daemon
+            .turn(&[refused])
+            .contains(&Action::Report(Fact::StartRefused { slot: 0, message }))
+    );
+}
+
+#[test]
 fn a_crashing_keeper_refuses_no_start() {
     let mut daemon = Daemon::starting(1);
     daemon.crash(1);
