@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::collect::channel_token;
 use super::seat::Occupant;
-use super::{Master, channel_token, spawn};
+use super::{Master, spawn};
 use crate::channel::{self, MasterEnd, WorkerEnd};
 use crate::config::Affinity;
 use crate::daemon::VERSION;

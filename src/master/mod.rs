@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 
@@ -18,27 +18,23 @@ use crate::config::{Config, Pool};
 use crate::daemon::background::Readiness;
 use crate::daemon::{Failure, Prepared, logging, status};
 use crate::scoreboard::Scoreboard;
-use crate::supervisor::{
-    Action, Event, Exit, Fact, KillReason, Order, Policy, Role, SlotPolicy, Supervisor,
-};
-use crate::sys::process::{self, Ended};
+use crate::supervisor::{Action, Event, Fact, KillReason, Policy, Role, SlotPolicy, Supervisor};
+use crate::sys::process;
 use crate::sys::title;
 
 mod birth;
+mod collect;
 mod figures;
 mod report;
 mod seat;
 mod signals;
 mod spawn;
 
+use collect::{SIGNALS, TOKENS_PER_SEAT};
 use figures::Figures;
 use report::Name;
 use seat::{Occupant, Seat};
-use signals::{MasterSignals, Wish};
-
-/// Token of the signals' pipe; seat `i` has two tokens of its own after it, the admin port all from there on.
-const SIGNALS: Token = Token(0);
-const TOKENS_PER_SEAT: usize = 2;
+use signals::MasterSignals;
 
 /// Runs the daemon until it was stopped; returns its exit status.
 ///
@@ -199,28 +195,6 @@ impl<'a> Master<'a> {
         }
     }
 
-    /// Workers of a master that was killed may still finish their jobs: their slots wait for them.
-    fn find_older_workers(&mut self, events: &mut VecDeque<Event>) {
-        for slot in 0..self.seats.len() {
-            let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
-                continue;
-            };
-            let Ok(Some(pid)) = self.board.holder(&self.board_file, place) else {
-                continue;
-            };
-            if self.seats[slot]
-                .watch(pid, self.poll.registry(), watch_token(slot))
-                .is_ok()
-            {
-                log::info!(
-                    "slot held by a worker of an older master{} pid={pid}",
-                    self.name(slot).place
-                );
-                events.push_back(Event::Occupied { slot, pid });
-            }
-        }
-    }
-
     fn wait(&mut self, happened: &mut Events) {
         let now = Instant::now();
         let deadlines = [
@@ -238,101 +212,6 @@ impl<'a> Master<'a> {
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => log::error!("cannot wait for events: {err}"),
         }
-    }
-
-    fn collect(&mut self, happened: &Events, events: &mut VecDeque<Event>) {
-        let mut vacated = Vec::new();
-        for event in happened {
-            match seat_of(event.token(), self.seats.len()) {
-                Some((slot, SeatToken::Channel)) => self.take_messages(slot, events),
-                Some((slot, SeatToken::Watch)) => vacated.push(slot),
-                None if event.token() == SIGNALS => {}
-                None => {
-                    self.admin.collect(event);
-                }
-            }
-        }
-        for slot in vacated {
-            if let Some(pid) =
-                self.seats[slot].vacated(&self.board, &self.board_file, self.poll.registry())
-            {
-                events.push_back(Event::Vacated { slot, pid });
-            }
-        }
-        self.take_signals(events);
-        self.reap(events);
-        self.figures
-            .sample(Instant::now(), || totals(&self.seats, &self.board).runs);
-        let figures = &self.figures;
-        let (config, prepared, board) = (self.config, self.prepared, &self.board);
-        let (seats, supervisor) = (&self.seats, &self.supervisor);
-        let mut snapshot = || figures.snapshot(config, prepared, board, seats, supervisor);
-        let orders = self
-            .admin
-            .turn(self.poll.registry(), Instant::now(), &mut snapshot);
-        for order in orders {
-            log::info!("order received order={order:?} from=admin");
-            events.push_back(Event::Order(order));
-        }
-        events.push_back(Event::Tick);
-    }
-
-    fn take_signals(&mut self, events: &mut VecDeque<Event>) {
-        for wish in self.signals.pending() {
-            let order = match wish {
-                Wish::Reap => continue,
-                Wish::Stop => Order::Shutdown,
-                Wish::Reload => Order::Reload,
-                Wish::ReopenLog => {
-                    self.board.log_generation().fetch_add(1, Ordering::Relaxed);
-                    log::info!("log reopened");
-                    continue;
-                }
-                Wish::Unsupported(name) => {
-                    log::warn!("signal not supported yet signal={name}");
-                    continue;
-                }
-            };
-            log::info!("order received order={order:?} from=signal");
-            events.push_back(Event::Order(order));
-        }
-    }
-
-    fn take_messages(&mut self, slot: usize, events: &mut VecDeque<Event>) {
-        let mut messages = Vec::new();
-        while self.seats[slot].receive(&mut messages) && messages.len() < MESSAGES_AT_ONCE {}
-        for (generation, message) in messages {
-            events.push_back(Event::Message {
-                slot,
-                generation,
-                message,
-            });
-        }
-    }
-
-    /// Every turn, not only on SIGCHLD, until none is left; orphans of our descent are reaped as well.
-    fn reap(&mut self, events: &mut VecDeque<Event>) {
-        while let Some((pid, ended)) = process::reap() {
-            if let Some(slot) = self.slot_of(pid) {
-                // What it said last comes before its end, and its script must not outlive it.
-                self.take_messages(slot, events);
-                self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
-                self.seats[slot].disconnect(self.poll.registry());
-            }
-            let exit = match ended {
-                Ended::Status(status) => Exit::Status(status),
-                Ended::Signal(signal) => Exit::Signal(signal),
-            };
-            events.push_back(Event::Exited { pid, exit });
-        }
-    }
-
-    fn slot_of(&self, pid: i32) -> Option<usize> {
-        self.supervisor.slots().position(|view| {
-            view.state
-                .process()
-                .is_some_and(|process| process.pid == pid)
-        })
     }
 
     /// Until nothing follows from what happened; the exit status when that is the end.
@@ -450,9 +329,6 @@ impl<'a> Master<'a> {
     }
 }
 
-/// Messages taken from one worker before its exit is believed; it cannot have had room for more.
-const MESSAGES_AT_ONCE: usize = 4096;
-
 impl Bells {
     fn new(pools: usize) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -529,28 +405,4 @@ fn totals(seats: &[Seat], board: &Scoreboard) -> crate::scoreboard::Totals {
 /// An error that names its file.
 fn about(path: &Path, err: &io::Error) -> io::Error {
     io::Error::new(err.kind(), format!("{}: {err}", path.display()))
-}
-
-enum SeatToken {
-    Channel,
-    Watch,
-}
-
-fn channel_token(slot: usize) -> Token {
-    Token(SIGNALS.0 + 1 + TOKENS_PER_SEAT * slot)
-}
-
-fn watch_token(slot: usize) -> Token {
-    Token(channel_token(slot).0 + 1)
-}
-
-fn seat_of(token: Token, seats: usize) -> Option<(usize, SeatToken)> {
-    let place = token.0.checked_sub(SIGNALS.0 + 1)?;
-    let slot = place / TOKENS_PER_SEAT;
-    let kind = if place % TOKENS_PER_SEAT == 0 {
-        SeatToken::Channel
-    } else {
-        SeatToken::Watch
-    };
-    (slot < seats).then_some((slot, kind))
 }
