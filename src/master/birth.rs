@@ -85,6 +85,7 @@ impl Master<'_> {
             title: &title,
             keep: &[
                 channel.as_raw_fd(),
+                self.board.as_raw_fd(),
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],
@@ -129,6 +130,7 @@ impl Master<'_> {
             title: &title,
             keep: &[
                 channel.as_raw_fd(),
+                self.board.as_raw_fd(),
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],

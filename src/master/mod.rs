@@ -2,7 +2,6 @@
 //! supervisor decide, and performs what it says. It talks to no store and waits for nobody.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -113,8 +112,6 @@ struct Master<'a> {
     signals: MasterSignals,
     admin: Admin,
     board: Arc<Scoreboard>,
-    /// To ask who holds a slot; never a holder of locks itself.
-    board_file: File,
     seats: Vec<Seat>,
     supervisor: Supervisor,
     bells: Bells,
@@ -165,7 +162,6 @@ impl<'a> Master<'a> {
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
             figures: Figures::new(address.port()),
-            board_file: board.file()?,
             supervisor: Supervisor::new(policy, now),
             config,
             prepared,
@@ -191,7 +187,12 @@ impl<'a> Master<'a> {
                         readiness.failed(&failure);
                         Err(failure)
                     }
-                    _ => Ok(status),
+                    _ => {
+                        // Nobody hears this any more if it was ready.
+                        let stopped = "cannot start the daemon: it was stopped before it was ready";
+                        readiness.failed(&Failure::new(status::FAILED, stopped));
+                        Ok(status)
+                    }
                 };
             }
             self.wait(&mut happened);
@@ -205,7 +206,7 @@ impl<'a> Master<'a> {
             let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
                 continue;
             };
-            let Ok(Some(pid)) = self.board.holder(&self.board_file, place) else {
+            let Ok(Some(pid)) = self.board.holder(place) else {
                 continue;
             };
             if self.seats[slot]
@@ -253,9 +254,7 @@ impl<'a> Master<'a> {
             }
         }
         for slot in vacated {
-            if let Some(pid) =
-                self.seats[slot].vacated(&self.board, &self.board_file, self.poll.registry())
-            {
+            if let Some(pid) = self.seats[slot].vacated(&self.board, self.poll.registry()) {
                 events.push_back(Event::Vacated { slot, pid });
             }
         }
@@ -432,7 +431,7 @@ impl<'a> Master<'a> {
             return false;
         };
         self.board
-            .holder(&self.board_file, place)
+            .holder(place)
             .is_ok_and(|holder| holder == Some(pid))
     }
 
