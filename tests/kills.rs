@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP};
+use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 
 use support::ledger::{Consumer, Gate, Rig, first, repeated};
 use support::stark::{LIMIT, is_alive, kill, wait_for, wait_for_value};
@@ -285,6 +285,22 @@ fn what_a_worker_held_that_was_killed_at_a_stop_is_back_before_the_daemon_ends()
     rig.push_numbers(1..5);
     rig.wait_for_run(0, 1);
     rig.stark.stop();
+    assert_eq!((rig.reserved(), rig.waiting()), (vec![], 5));
+    gate.open();
+    rig.stark.start_again();
+    assert_eq!(rig.finish(5), [0, 0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_sigterm_to_every_process_at_once_leaves_nothing_reserved() {
+    let rig = Rig::start(Consumer::Probe, 1, "shutdown_timeout = 1", "");
+    let mut gate = rig.gate("gate");
+    rig.push([rig.job_at(0, &gate)]);
+    rig.push_numbers(1..5);
+    rig.wait_for_run(0, 1);
+    let tree = rig.stark.processes();
+    tree.iter().for_each(|pid| kill(*pid, SIGTERM));
+    wait_for(LIMIT, "the end", || rig.stark.processes().is_empty());
     assert_eq!((rig.reserved(), rig.waiting()), (vec![], 5));
     gate.open();
     rig.stark.start_again();

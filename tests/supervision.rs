@@ -8,7 +8,6 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use stark::scoreboard::Scoreboard;
 use support::redis::Redis;
 use support::stark::{
     LIMIT, Stark, children, is_alive, kill, queue, state, status, title, wait_for, wait_for_value,
@@ -68,33 +67,6 @@ fn a_worker_that_is_silent_for_three_heartbeats_is_killed_and_replaced() {
         after.len() == 2 && after[0] != before[0]
     });
     assert_eq!(stark.worker_pids()[1], before[1]);
-    stark.stop();
-}
-
-#[test]
-fn a_worker_whose_slot_is_held_waits_for_it() {
-    let stark = Stark::start("[run]\nbuiltin = null\n", "");
-    let board = Scoreboard::open(&stark.path("work/data/t.board")).unwrap();
-    let place = board.find("t", 0).unwrap();
-    let (master, worker) = (stark.pid(), stark.worker_pids()[0]);
-    kill(master, Signal::SIGSTOP);
-    wait_for(LIMIT, "it is stopped", || state(master) == Some('T'));
-    kill(worker, Signal::SIGKILL);
-    let mut lock = None;
-    wait_for(LIMIT, "the slot is free", || {
-        lock = board.lock(place).unwrap();
-        lock.is_some()
-    });
-    kill(master, Signal::SIGCONT);
-    // The successor is there and finds it held.
-    stark.wait_for_figure("worker_total", 2);
-    drop((lock, board));
-    stark.wait_for_log_times("worker ready", 2);
-    assert_eq!(
-        stark.figure("workers_crashed"),
-        1,
-        "the one that was killed"
-    );
     stark.stop();
 }
 

@@ -68,13 +68,15 @@ impl<'a> Estate<'a> {
         self.settle(board)
     }
 
+    /// False: its worker lives.
     fn settle_one(&mut self, board: &Scoreboard, list: &Registered) -> Result<bool, QueueError> {
-        let place = board.find(&list.pool, list.slot);
-        // Held until the list is settled; closing it gives the lock back.
-        let _lock = match place.map(|place| board.lock(place)) {
-            Some(Ok(Some(lock))) => Some(lock),
-            Some(Ok(None)) => return Ok(false),
-            Some(Err(err)) => {
+        let Some(place) = board.find(&list.pool, list.slot) else {
+            return self.reclaim(board, list, None).map(|()| true);
+        };
+        match board.lock(place) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(err) => {
                 log::error!(
                     "cannot lock slot pool={} slot={} err={err}",
                     list.pool,
@@ -82,8 +84,19 @@ impl<'a> Estate<'a> {
                 );
                 return Ok(false);
             }
-            None => None,
-        };
+        }
+        let reclaimed = self.reclaim(board, list, Some(place));
+        board.unlock(place);
+        reclaimed.map(|()| true)
+    }
+
+    /// `place` is that of the slot's record, if it ever had one; its lock is ours.
+    fn reclaim(
+        &mut self,
+        board: &Scoreboard,
+        list: &Registered,
+        place: Option<usize>,
+    ) -> Result<(), QueueError> {
         if let Some(place) = place
             && let Ok(page) = Page::open(&(self.page)(&list.pool, list.slot))
         {
@@ -108,6 +121,6 @@ impl<'a> Estate<'a> {
                 reclaimed.given_back
             );
         }
-        Ok(true)
+        Ok(())
     }
 }

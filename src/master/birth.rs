@@ -86,6 +86,7 @@ impl Master<'_> {
             title: &title,
             keep: &[
                 channel.as_raw_fd(),
+                self.board.as_raw_fd(),
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],
@@ -130,6 +131,7 @@ impl Master<'_> {
             title: &title,
             keep: &[
                 channel.as_raw_fd(),
+                self.board.as_raw_fd(),
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],

@@ -28,7 +28,7 @@ impl Master<'_> {
             let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
                 continue;
             };
-            let Ok(Some(pid)) = self.board.holder(&self.board_file, place) else {
+            let Ok(Some(pid)) = self.board.holder(place) else {
                 continue;
             };
             if self.seats[slot]
@@ -57,9 +57,7 @@ impl Master<'_> {
             }
         }
         for slot in vacated {
-            if let Some(pid) =
-                self.seats[slot].vacated(&self.board, &self.board_file, self.poll.registry())
-            {
+            if let Some(pid) = self.seats[slot].vacated(&self.board, self.poll.registry()) {
                 events.push_back(Event::Vacated { slot, pid });
             }
         }

@@ -2,7 +2,6 @@
 //! supervisor decide, and performs what it says. It talks to no store and waits for nobody.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,8 +108,6 @@ struct Master<'a> {
     signals: MasterSignals,
     admin: Admin,
     board: Arc<Scoreboard>,
-    /// To ask who holds a slot; never a holder of locks itself.
-    board_file: File,
     seats: Vec<Seat>,
     supervisor: Supervisor,
     bells: Bells,
@@ -161,7 +158,6 @@ impl<'a> Master<'a> {
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
             figures: Figures::new(address.port()),
-            board_file: board.file()?,
             supervisor: Supervisor::new(policy, now),
             config,
             prepared,
@@ -187,7 +183,12 @@ impl<'a> Master<'a> {
                         readiness.failed(&failure);
                         Err(failure)
                     }
-                    _ => Ok(status),
+                    _ => {
+                        // Nobody hears this any more if it was ready.
+                        let stopped = "cannot start the daemon: it was stopped before it was ready";
+                        readiness.failed(&Failure::new(status::FAILED, stopped));
+                        Ok(status)
+                    }
                 };
             }
             self.wait(&mut happened);
@@ -311,7 +312,7 @@ impl<'a> Master<'a> {
             return false;
         };
         self.board
-            .holder(&self.board_file, place)
+            .holder(place)
             .is_ok_and(|holder| holder == Some(pid))
     }
 

@@ -1,7 +1,6 @@
 //! A seat: what the master holds for a slot beside the supervisor's state. Where it is pinned, where its record is,
 //! the channel to its process.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -119,11 +118,11 @@ impl Seat {
     }
 
     /// The watched process, if it does not hold the lock any more.
-    pub fn vacated(&mut self, board: &Scoreboard, file: &File, registry: &Registry) -> Option<i32> {
+    pub fn vacated(&mut self, board: &Scoreboard, registry: &Registry) -> Option<i32> {
         let Occupant::Worker { place, .. } = self.occupant else {
             return None;
         };
-        let holder = board.holder(file, place).ok().flatten();
+        let holder = board.holder(place).ok().flatten();
         let (pid, watch) = self.watch.take_if(|(pid, _)| holder != Some(*pid))?;
         let _ = registry.deregister(&mut SourceFd(&watch.as_raw_fd()));
         Some(pid)

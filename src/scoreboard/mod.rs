@@ -6,8 +6,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::map::SharedWords;
@@ -50,7 +51,9 @@ mod header {
 #[derive(Debug)]
 pub struct Scoreboard {
     words: SharedWords,
-    path: PathBuf,
+    /// The only descriptor of the file that a process of this daemon ever has: closing any would give its locks back,
+    /// and a file put in its place would be another one to lock.
+    file: File,
 }
 
 impl Scoreboard {
@@ -71,10 +74,7 @@ impl Scoreboard {
             word(header::VERSION).store(VERSION, Ordering::Relaxed);
             word(header::MAGIC).store(MAGIC, Ordering::Release);
         }
-        let board = Self {
-            words,
-            path: path.to_path_buf(),
-        };
+        let board = Self { words, file };
         board.begin_boot(process::boot_id());
         Ok(board)
     }
@@ -135,23 +135,28 @@ impl Scoreboard {
         Record::new(&self.words, HEADER_WORDS + place * RECORD_WORDS)
     }
 
-    /// Locks a record for this process until it ends; the file returned must be kept open, and no other descriptor
-    /// of the file may ever be closed by this process. None: another process holds it.
-    pub fn lock(&self, place: usize) -> io::Result<Option<File>> {
-        let file = open_file(&self.path)?;
+    /// Locks a record for this process until it ends. False: another process holds it.
+    ///
+    /// # Errors
+    /// When the kernel has no room for a lock.
+    pub fn lock(&self, place: usize) -> io::Result<bool> {
         let (start, length) = lock_range(place);
-        Ok(locks::try_lock(&file, start, length)?.then_some(file))
+        locks::try_lock(&self.file, start, length)
     }
 
-    /// The process that holds a record's lock. `file` is a descriptor of the board from [`Scoreboard::file`].
-    pub fn holder(&self, file: &File, place: usize) -> io::Result<Option<i32>> {
+    /// Gives a record's lock back.
+    pub fn unlock(&self, place: usize) {
         let (start, length) = lock_range(place);
-        locks::holder(file, start, length)
+        locks::unlock(&self.file, start, length);
     }
 
-    /// A descriptor of the file, for [`Scoreboard::holder`].
-    pub fn file(&self) -> io::Result<File> {
-        open_file(&self.path)
+    /// The other process that holds a record's lock.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn holder(&self, place: usize) -> io::Result<Option<i32>> {
+        let (start, length) = lock_range(place);
+        locks::holder(&self.file, start, length)
     }
 
     /// Rises when an operator asks for logs to be reopened; every writer compares it before a line.
@@ -181,6 +186,13 @@ impl Scoreboard {
         store(header::QUEUE_CONNECTED, u64::from(sample.is_connected));
         store(header::QUEUE_WAITING, sample.waiting);
         store(header::QUEUE_SAMPLED_MS, sample.sampled_ms);
+    }
+}
+
+/// For the list of what a forked process keeps.
+impl AsRawFd for Scoreboard {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 }
 

@@ -24,6 +24,15 @@ pub fn holder(file: impl AsFd, start: u64, length: u64) -> io::Result<Option<i32
     Ok((i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid))
 }
 
+/// Gives a lock of this process back.
+pub fn unlock(file: impl AsFd, start: u64, length: u64) {
+    let unlock = libc::flock {
+        l_type: libc::F_UNLCK as libc::c_short,
+        ..range(start, length)
+    };
+    let _ = fcntl(file, FcntlArg::F_SETLK(&unlock));
+}
+
 fn range(start: u64, length: u64) -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,

@@ -132,13 +132,21 @@ impl Control {
             ];
             let _ = poll(&mut ready, PollTimeout::NONE);
             while let Ok(Some(_)) = signals.read_signal() {
-                orders.give(LEAVE);
+                self.terminated(orders);
             }
             if self.take_messages(orders).is_err() {
                 log::warn!("master gone, leaving after the job in hand");
                 orders.give(LEAVE);
                 self.enforce();
             }
+        }
+    }
+
+    /// A SIGTERM to the whole tree at once, as an init system sends it, must not take the keeper away from workers that
+    /// still finish: it leaves when the master says so, or is gone.
+    fn terminated(&self, orders: &Orders) {
+        if self.place.is_some() {
+            orders.give(LEAVE);
         }
     }
 

@@ -1,7 +1,6 @@
 //! A worker's life, from the fork to its exit status: it takes its slot's lock, puts back what its predecessor left,
 //! starts the consumer, works, gives back and leaves.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,7 +98,7 @@ impl Birth<'_> {
 /// Lives; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
     match prepare(&birth) {
-        Ok(Some((_slot_lock, page, orders))) => work(&birth, &page, &orders),
+        Ok(Some((page, orders))) => work(&birth, &page, &orders),
         Ok(None) => 0,
         Err(err) => {
             log::error!("cannot take slot {} err={err:?}", birth.label());
@@ -112,9 +111,9 @@ pub fn live(birth: Birth<'_>) -> i32 {
     }
 }
 
-/// The slot's lock, which lasts as long as the file is open, the page of its script, and the control thread's orders.
+/// Takes the slot: its lock, which lasts until this process ends, the page of its script, and the control thread's orders.
 /// None when it is told to leave before it has the lock.
-fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, String> {
+fn prepare(birth: &Birth<'_>) -> Result<Option<(Page, Arc<Orders>)>, String> {
     let board = &birth.board;
     if let Some(core) = birth.core
         && !affinity::pin_to(core)
@@ -135,25 +134,25 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<(File, Page, Arc<Orders>)>, Strin
     };
     // From here on heartbeats are answered and orders heard, also while the lock is awaited.
     let orders = control.start().map_err(|err| err.to_string())?;
-    let Some(lock) = take_slot(birth, &orders).map_err(|err| err.to_string())? else {
+    if !lock_slot(birth, &orders).map_err(|err| err.to_string())? {
         return Ok(None);
-    };
+    }
     board
         .record(birth.place)
         .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
-    Ok(Some((lock, page, orders)))
+    Ok(Some((page, orders)))
 }
 
 /// Waits for the slot's lock. Our master found it free, but a worker that an older master had forked just before it
-/// was killed may have taken it since; it sees that it has no master, and leaves.
-fn take_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<Option<File>> {
-    loop {
-        let lock = birth.board.lock(birth.place)?;
-        if lock.is_some() || orders.wait(LOCK_INTERVAL) {
-            return Ok(lock);
+/// was killed may have taken it since; it sees that it has no master, and leaves. False: told to leave before that.
+fn lock_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<bool> {
+    while !birth.board.lock(birth.place)? {
+        if orders.wait(LOCK_INTERVAL) {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
