@@ -52,7 +52,7 @@ fn a_killed_worker_is_replaced_and_the_others_are_left_alone() {
 
 #[test]
 fn a_worker_that_is_silent_for_three_heartbeats_is_killed_and_replaced() {
-    let ini = "[main]\nheartbeat_seconds = 0.2\n[run]\nbuiltin = null\n[worker]\ncount = 2\n";
+    let ini = "[main]\nheartbeat_seconds = 0.5\n[run]\nbuiltin = null\n[worker]\ncount = 2\n";
     let stark = Stark::start(ini, "");
     let before = stark.worker_pids();
     kill(before[0], Signal::SIGSTOP);
@@ -90,12 +90,12 @@ fn a_script_that_dies_while_nothing_is_to_do_is_reaped_and_started_again() {
 
 #[test]
 fn a_master_that_was_stopped_kills_nobody_and_counts_it() {
-    let ini = "[main]\nheartbeat_seconds = 0.2\n[run]\nbuiltin = null\n[worker]\ncount = 3\n";
+    let ini = "[main]\nheartbeat_seconds = 0.5\n[run]\nbuiltin = null\n[worker]\ncount = 3\n";
     let stark = Stark::start(ini, "");
     let (master, before) = (stark.pid(), stark.worker_pids());
     kill(master, Signal::SIGSTOP);
     wait_for(LIMIT, "it is stopped", || state(master) == Some('T'));
-    // The pause is what is tested: ten heartbeats, where three are enough for a death.
+    // The pause is what is tested: four heartbeats, where three are enough for a death.
     std::thread::sleep(Duration::from_secs(2));
     kill(master, Signal::SIGCONT);
     wait_for(LIMIT, "the pause is counted", || {
@@ -258,14 +258,14 @@ fn a_worker_without_work_is_recycled_and_that_is_a_debug_line() {
 fn a_worker_over_its_memory_is_recycled_after_the_job_in_hand() {
     let redis = Redis::start();
     let ini = format!(
-        "[main]\nheartbeat_seconds = 0.1\n{PROBE}memory_limit = 100M\n{}",
+        "[main]\nheartbeat_seconds = 0.5\n{PROBE}memory_limit = 100M\n{}",
         queue(&redis, "jobs")
     );
     let stark = Stark::start(&ini, "");
     let notes = stark.path("notes");
     push(
         &redis,
-        &format!("allocate 90; sleep 1000; append {} ended", notes.display()),
+        &format!("allocate 90; sleep 2000; append {} ended", notes.display()),
     );
     let line = stark.wait_for_log("worker exited");
     assert!(line.contains("status=0 reason=memory"), "{line}");
@@ -278,7 +278,7 @@ fn a_worker_over_its_memory_is_recycled_after_the_job_in_hand() {
 fn a_worker_far_over_its_memory_is_killed_and_the_job_in_hand_is_back() {
     let redis = Redis::start();
     let ini = format!(
-        "[main]\nheartbeat_seconds = 0.1\n{PROBE}memory_limit = 40M\n{}",
+        "[main]\nheartbeat_seconds = 0.5\n{PROBE}memory_limit = 40M\n{}",
         queue(&redis, "jobs")
     );
     let stark = Stark::start(&ini, "");
@@ -304,7 +304,7 @@ fn a_script_that_leaks_counts_as_its_workers_memory() {
     let script = "<?php $leak = ''; function run($worker, $data) { global $leak; $leak = str_repeat('x', 90 << 20); usleep(500000); }";
     let redis = Redis::start();
     let ini = format!(
-        "[main]\nheartbeat_seconds = 0.1\n[run]\nscript_file = run.php\nmemory_limit = 110M\n{}",
+        "[main]\nheartbeat_seconds = 0.5\n[run]\nscript_file = run.php\nmemory_limit = 110M\n{}",
         queue(&redis, "jobs")
     );
     let stark = Stark::start(&ini, script);
