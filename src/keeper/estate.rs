@@ -12,9 +12,12 @@ use crate::scoreboard::{Page, Scoreboard};
 /// What is left to look after.
 pub struct Estate<'a> {
     queue: Queue,
+    node: String,
     living: HashSet<(String, u32)>,
     page: &'a dyn Fn(&str, u32) -> PathBuf,
     is_done: bool,
+    /// Lists of other nodes were mentioned.
+    is_told: bool,
 }
 
 impl<'a> Estate<'a> {
@@ -30,10 +33,12 @@ impl<'a> Estate<'a> {
             .map(|(pool, slot, _)| (pool.clone(), *slot))
             .collect();
         Self {
+            node: identity.node.clone(),
             queue: Queue::new(settings, identity),
             living,
             page,
             is_done: false,
+            is_told: false,
         }
     }
 
@@ -46,6 +51,9 @@ impl<'a> Estate<'a> {
             return Ok(());
         }
         let lists = self.queue.registered()?;
+        let (lists, others): (Vec<_>, Vec<_>) =
+            lists.into_iter().partition(|list| list.node == self.node);
+        self.tell_of(others.len());
         let mut is_done = true;
         for list in &lists {
             let is_living = self.living.contains(&(list.pool.clone(), list.slot));
@@ -56,6 +64,15 @@ impl<'a> Estate<'a> {
             self.queue.disconnect();
         }
         Ok(())
+    }
+
+    /// Another daemon of this queue is nothing special; one that lost its data directory leaves its lists behind like
+    /// this, and only an operator can know.
+    fn tell_of(&mut self, others: usize) {
+        if others > 0 && !self.is_told {
+            self.is_told = true;
+            log::info!("reserved lists of other nodes are left alone lists={others}");
+        }
     }
 
     /// The same for every slot: no worker comes any more.

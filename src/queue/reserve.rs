@@ -154,7 +154,7 @@ impl Queue {
         self.reclaim_list(&list.name, ended)
     }
 
-    /// The registered reserved lists of this node, in all its pools.
+    /// All registered reserved lists, also those of other nodes.
     pub fn registered(&mut self) -> Result<Vec<Registered>, QueueError> {
         let names = self
             .connection
@@ -163,7 +163,6 @@ impl Queue {
         let mut lists: Vec<Registered> = names
             .iter()
             .filter_map(|name| self.keys.parse_reserved(std::str::from_utf8(name).ok()?))
-            .filter(|list| list.node == self.identity.node)
             .collect();
         lists.sort();
         Ok(lists)
