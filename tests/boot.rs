@@ -14,28 +14,7 @@ use support::redis::Redis;
 use support::stark::{Ended, LIMIT, Stark, is_alive, kill, queue, run, status, title, wait_for};
 
 /// The ini with which the project began.
-const SEED: &str = r#"
-[main]
-name = "config"
-host = "127.0.0.1"
-port = 9008
-working_dir = "/tmp"
-
-[run]
-script_file = "run.php"
-memory_limit = "1024M"
-
-[worker]
-count = 4
-max_run_count = 10000
-max_run_seconds = 3600
-max_idle_seconds = 60
-
-[queue]
-host = "127.0.0.1"
-port = "6380"
-queueKey = "test:redis"
-"#;
+const SEED: &str = include_str!("support/seed.ini");
 
 const PRINTS: &str = r#"<?php function run($worker, $data) { echo "got $data\n"; }"#;
 const NULL: &str = "[run]\nbuiltin = null\n";

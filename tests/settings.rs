@@ -11,28 +11,7 @@ use stark::config::{
 };
 use tempfile::TempDir;
 
-const SEED: &str = r#"
-[main]
-name = "config"
-host = "127.0.0.1"
-port = 9008
-working_dir = "/tmp"
-
-[run]
-script_file = "run.php"
-memory_limit = "1024M"
-
-[worker]
-count = 4
-max_run_count = 10000
-max_run_seconds = 3600
-max_idle_seconds = 60
-
-[queue]
-host = "127.0.0.1"
-port = "6380"
-queueKey = "test:redis"
-"#;
+const SEED: &str = include_str!("support/seed.ini");
 
 /// A directory with a `run.php`, and the surroundings of a process that was started in it.
 struct Place {
@@ -392,7 +371,7 @@ fn settings_that_contradict_each_other_are_refused_with_both_places() {
     let place = Place::new().set("run.builtin=null");
     assert_eq!(
         place.load(SEED).unwrap_err(),
-        "--set: run.builtin: contradicts run.script_file (worker.ini:9)"
+        "--set: run.builtin: contradicts run.script_file (worker.ini:8)"
     );
     let place = place.set("run.script_file=");
     let pool = &place.config(SEED).pools[0];

@@ -61,8 +61,11 @@ impl Master<'_> {
                 events.push_back(Event::Vacated { slot, pid });
             }
         }
-        self.take_signals(events);
+        // The pipe is emptied before the reaping, so that an end in between wakes us again; orders come after it, so that
+        // none is carried out on a process that was just reaped.
+        let wishes = self.signals.pending();
         self.reap(events);
+        self.take_wishes(wishes, events);
         self.figures
             .sample(Instant::now(), || totals(&self.seats, &self.board).runs);
         let figures = &self.figures;
@@ -79,8 +82,8 @@ impl Master<'_> {
         events.push_back(Event::Tick);
     }
 
-    fn take_signals(&mut self, events: &mut VecDeque<Event>) {
-        for wish in self.signals.pending() {
+    fn take_wishes(&mut self, wishes: Vec<Wish>, events: &mut VecDeque<Event>) {
+        for wish in wishes {
             let order = match wish {
                 Wish::Reap => continue,
                 Wish::Stop => Order::Shutdown,

@@ -35,6 +35,9 @@ use report::Name;
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
 
+/// From the fork of a keeper to its first word; it waits for nobody before that.
+const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Runs the daemon until it was stopped; returns its exit status.
 ///
 /// # Errors
@@ -380,7 +383,7 @@ fn slot_policy(config: &Config, seat: &Seat, board: &Scoreboard) -> SlotPolicy {
         }
         Occupant::Keeper => SlotPolicy {
             role: Role::Keeper,
-            start_timeout: Duration::from_secs(10),
+            start_timeout: KEEPER_START_TIMEOUT,
             memory_limit_bytes: u64::MAX,
             last_generation: 0,
         },

@@ -322,8 +322,8 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// True when an order ended the wait.
-    fn back_off(&mut self, delay: Duration) -> bool {
+    /// Waits before the consumer is started; true when an order ended the wait.
+    pub fn back_off(&mut self, delay: Duration) -> bool {
         if delay.is_zero() {
             return false;
         }

@@ -177,7 +177,7 @@ impl<'a> Hold<'a> {
         self.queue.disconnect();
     }
 
-    /// Lists that others must reclaim are none of ours: what is ours stays in the store until our successor comes.
+    /// Sorts an error by what the worker does about it; whatever it is, what was reserved is safe in the store.
     fn failed<T>(&mut self, err: &QueueError) -> Answer<T> {
         let is_new = self.outage.is_none();
         match err {

@@ -16,8 +16,8 @@ use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
 use crate::config::Pool;
 use crate::queue;
-use crate::scoreboard::{Identity, Page, Record, Scoreboard, State};
-use crate::sys::{affinity, clock, process, title};
+use crate::scoreboard::{Identity, Page, Scoreboard, State};
+use crate::sys::{affinity, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
@@ -173,8 +173,7 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
         Some(refusal) => refusal.report(&label),
         None => {}
     }
-    wait_for_start(birth, &record, orders);
-    if orders.must_leave() {
+    if cycle.back_off(birth.consumer_delay) || orders.must_leave() {
         return 0;
     }
     let mut runner = Runner::new(birth, record, page);
@@ -224,17 +223,4 @@ fn begin(
         return Some(End::Ordered);
     }
     end
-}
-
-fn wait_for_start(birth: &Birth<'_>, record: &Record<'_>, orders: &Orders) {
-    let delay = birth.consumer_delay;
-    if delay.is_zero() {
-        return;
-    }
-    let at = clock::monotonic() + delay;
-    record.set_state(State::Backoff, clock::monotonic());
-    birth.show(State::Backoff);
-    record.set_next_start_ms(at.as_millis() as u64);
-    orders.wait(delay);
-    record.set_next_start_ms(0);
 }
