@@ -5,6 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use redis::{Commands, cmd};
+use stark::config::{Delivery, Secret};
 use stark::queue::{Event, Identity, Producer, Queue, QueueError, Settled, Tracking, Watch, check};
 use support::redis::Redis;
 
@@ -45,9 +46,9 @@ fn passwords_users_and_databases_are_used_and_refusals_are_named() {
         other => panic!("{other:?}"),
     };
     refused(&settings, "NOAUTH");
-    settings.password = Some("wrong".into());
+    settings.password = Some(Secret("wrong".into()));
     refused(&settings, "WRONGPASS");
-    settings.password = Some("secret".into());
+    settings.password = Some(Secret("secret".into()));
     settings.db = 99;
     refused(&settings, "DB index is out of range");
     settings.db = 3;
@@ -72,7 +73,7 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     set_user(&["on", ">pw", "~test:redis", "+@all"]);
     let mut settings = redis.settings(KEY);
     settings.username = Some("worker".into());
-    settings.password = Some("pw".into());
+    settings.password = Some(Secret("pw".into()));
     let Err(QueueError::Refused(message)) = check(&settings) else {
         panic!("refused")
     };
@@ -247,7 +248,8 @@ fn impostor(answer: &'static [u8]) -> stark::config::Queue {
         username: None,
         password: None,
         timeout: Duration::from_secs(5),
-        key: KEY.into(),
+        keys: vec![KEY.into()],
+        delivery: Delivery::AtLeastOnce,
         prefetch: stark::config::Prefetch::Auto,
     }
 }

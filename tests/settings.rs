@@ -121,7 +121,7 @@ fn the_seed_ini_works_as_it_stands() {
     assert_eq!(pool.worker.max_idle_time, Some(Duration::from_secs(60)));
     let queue = pool.queue.as_ref().expect("has a queue");
     assert_eq!(queue.address, Address::Tcp("127.0.0.1".into(), 6380));
-    assert_eq!(queue.key, "test:redis");
+    assert_eq!(queue.keys, ["test:redis"]);
     assert_eq!(queue.timeout, Duration::from_secs(2));
 }
 
@@ -178,7 +178,7 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     assert_eq!(config.main.name, "file");
     let pool = &config.pools[0];
     assert_eq!((pool.worker.count, pool.worker.nice), (3, 1));
-    assert_eq!(pool.queue.as_ref().unwrap().key, "jobs");
+    assert_eq!(pool.queue.as_ref().unwrap().keys, ["jobs"]);
     assert_eq!(pool.env["App.Mode"], "a=b");
 }
 
@@ -467,7 +467,7 @@ fn a_queue_is_named_by_url_by_parts_or_by_its_socket() {
     assert_eq!(by_url.address, Address::Tcp("db.local".into(), 7000));
     assert_eq!(by_url.db, 3);
     assert_eq!(by_url.username.as_deref(), Some("me"));
-    assert_eq!(by_url.password.as_deref(), Some("p@ss"));
+    assert_eq!(by_url.password, Some(stark::config::Secret("p@ss".into())));
     assert_eq!(by_url.timeout, Duration::from_millis(500));
     assert_eq!(by_url.prefetch, Prefetch::Fixed(10));
     assert!(!format!("{by_url:?}").contains("p@ss"));
@@ -479,7 +479,7 @@ fn a_queue_is_named_by_url_by_parts_or_by_its_socket() {
     assert_eq!(socket.address, Address::Unix("/run/redis.sock".into()));
     assert_eq!(socket.db, 2);
     assert_eq!(queue("host = /run/redis.sock\ndb = 2"), socket);
-    assert_eq!(queue("").key, "stark_queue");
+    assert_eq!(queue("").keys, ["stark_queue"]);
     assert!(config("").pools[0].queue.is_none());
     assert!(
         config("[queue]\ntype = none\nport = 1").pools[0]

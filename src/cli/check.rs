@@ -18,7 +18,9 @@ pub fn check(config: &Config) -> Result<u8, Failure> {
                     checked.warning.iter().for_each(warn);
                     print(format_args!(
                         "queue: redis {} at {}, key {}\n",
-                        checked.version, settings.address, settings.key
+                        checked.version,
+                        settings.address,
+                        settings.keys.join(" ")
                     ))?;
                 }
                 // Its absence is no mistake of the settings: the daemon would start and wait.

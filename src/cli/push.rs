@@ -24,7 +24,7 @@ pub fn push(config: &Config, key: Option<&str>, payloads: &[OsString]) -> Result
     };
     let mut settings = settings.clone();
     if let Some(key) = key {
-        settings.key = key.to_string();
+        settings.keys = vec![key.to_string()];
     }
     let mut tail = Tail::open(&settings);
     for payload in payloads {

@@ -234,6 +234,9 @@ impl Check<'_> {
                         .filter(|max: &NonZeroUsize| max.get() <= 65536)
                 },
             ),
+            unixsocket: None,
+            password: None,
+            readonly_password: None,
             name,
             working_dir,
         }

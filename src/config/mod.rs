@@ -156,6 +156,23 @@ pub struct Main {
     pub shutdown_timeout: Duration,
     /// Connections to the admin port.
     pub max_clients: NonZeroUsize,
+    /// A second listener of the admin port; absolute.
+    pub unixsocket: Option<PathBuf>,
+    /// For `AUTH` on the admin port; none: nobody has to.
+    pub password: Option<Secret>,
+    /// For `AUTH` by those who may look but not steer.
+    pub readonly_password: Option<Secret>,
+}
+
+/// A text that is never logged or printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+/// By hand, so that no log line ever shows it.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Where log lines go.
@@ -272,7 +289,7 @@ pub enum Affinity {
 }
 
 /// `[queue]` with type redis.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Queue {
     /// Where the server listens.
     pub address: Address,
@@ -280,29 +297,25 @@ pub struct Queue {
     pub db: u32,
     /// ACL user; the default user when absent.
     pub username: Option<String>,
-    /// Never logged.
-    pub password: Option<String>,
+    /// For `AUTH`.
+    pub password: Option<Secret>,
     /// Budget for connecting and for each reply.
     pub timeout: Duration,
-    /// The list that producers push to.
-    pub key: String,
+    /// The lists that producers push to, the one to be served first in front; at least one, each once.
+    pub keys: Vec<String>,
+    /// What a job that was taken and did not end is worth.
+    pub delivery: Delivery,
     /// How many jobs a worker may hold reserved.
     pub prefetch: Prefetch,
 }
 
-/// By hand, so that no log line ever shows the password.
-impl fmt::Debug for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("address", &self.address)
-            .field("db", &self.db)
-            .field("username", &self.username)
-            .field("password", &self.password.as_ref().map(|_| "***"))
-            .field("timeout", &self.timeout)
-            .field("key", &self.key)
-            .field("prefetch", &self.prefetch)
-            .finish()
-    }
+/// `queue.delivery`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It runs again.
+    AtLeastOnce,
+    /// It is gone: a plain pop, as Stark did.
+    AtMostOnce,
 }
 
 /// Where a queue server listens.

@@ -161,7 +161,7 @@ fn queue(ini: &mut Ini, queue: &Queue) {
         ini.secret("password");
     }
     ini.seconds("timeout", queue.timeout);
-    ini.text("key", &queue.key);
+    ini.text("key", &queue.keys.join(" "));
     match queue.prefetch {
         Prefetch::Auto => ini.plain("prefetch", "auto"),
         Prefetch::Fixed(jobs) => ini.plain("prefetch", jobs),

@@ -7,7 +7,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::check::{Check, given, text};
 use super::layers::{RawQueue, Setting};
-use super::{Address, Prefetch, Queue};
+use super::{Address, Delivery, Prefetch, Queue, Secret};
 
 const DEFAULT_KEY: &str = "stark_queue";
 
@@ -28,20 +28,21 @@ impl Check<'_> {
         self.not_yet(&queue.sync, "normal");
         self.not_yet(&queue.lease_seconds, "");
         let is_redis = self.queue_type(&queue.r#type);
-        self.delivery(&queue.delivery);
+        let delivery = self.delivery(&queue.delivery);
         let login = self.login(queue);
         let timeout = self.duration(&queue.timeout, Duration::from_secs(2), Duration::ZERO);
         let queue = Queue {
             address: login.address,
             db: login.db,
             username: login.username,
-            password: login.password,
+            password: login.password.map(Secret),
             timeout: if timeout.is_zero() {
                 NO_TIMEOUT
             } else {
                 timeout.min(NO_TIMEOUT)
             },
-            key: self.key(&queue.key),
+            keys: vec![self.key(&queue.key)],
+            delivery,
             prefetch: self.value(
                 &queue.prefetch,
                 Prefetch::Auto,
@@ -66,12 +67,13 @@ impl Check<'_> {
         true
     }
 
-    fn delivery(&mut self, setting: &Option<Setting>) {
+    fn delivery(&mut self, setting: &Option<Setting>) -> Delivery {
         match text(setting) {
             None | Some("at-least-once") => {}
             Some("at-most-once") => self.not_yet(setting, ""),
             Some(_) => self.value(setting, (), "at-least-once or at-most-once", |_| None),
         }
+        Delivery::AtLeastOnce
     }
 
     fn key(&mut self, setting: &Option<Setting>) -> String {

@@ -202,7 +202,7 @@ fn queues(config: &Config, board: &Scoreboard) -> Vec<snapshot::Queue> {
     let queues = config.pools.iter().filter_map(|pool| pool.queue.as_ref());
     queues
         .map(|queue| snapshot::Queue {
-            key: queue.key.clone().into_bytes(),
+            key: queue.keys[0].clone().into_bytes(),
             kind: "redis",
             is_connected: sample.is_connected,
             waiting: (sample.sampled_ms > 0).then_some(sample.waiting),

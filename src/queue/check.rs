@@ -25,7 +25,7 @@ pub struct Checked {
 pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
     let mut connection = Connection::new(settings, Protocol::Resp2);
     let version = connection.version()?;
-    let key = &settings.key;
+    let key = &settings.keys[0];
     match connection.call(cmd("TYPE").arg(key))? {
         Value::SimpleString(kind) if kind == "list" || kind == "none" => {}
         Value::SimpleString(kind) => {

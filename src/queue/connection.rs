@@ -50,7 +50,7 @@ impl Connection {
             settings: settings.clone(),
             protocol,
             place: settings.address.to_string(),
-            acl_patterns: Keys::new(&settings.key).acl_patterns(),
+            acl_patterns: Keys::new(&settings.keys[0]).acl_patterns(),
             open: None,
         }
     }
@@ -129,7 +129,12 @@ impl Connection {
     /// The server's own error. It closes the connection too: after a failover or a new password only a new one helps.
     pub fn refused(&mut self, error: &ServerError) -> QueueError {
         self.close();
-        from_server(&self.place, &self.settings.key, &self.acl_patterns, error)
+        from_server(
+            &self.place,
+            &self.settings.keys[0],
+            &self.acl_patterns,
+            error,
+        )
     }
 
     /// The server answered something that no server of this protocol answers.
@@ -180,7 +185,7 @@ impl Connection {
         hello.arg(self.protocol as usize);
         if let Some(password) = &self.settings.password {
             let username = self.settings.username.as_deref().unwrap_or("default");
-            hello.arg("AUTH").arg(username).arg(password);
+            hello.arg("AUTH").arg(username).arg(&password.0);
         }
         hello
     }
@@ -192,7 +197,7 @@ impl Connection {
             }
             Ok(Value::ServerError(error)) => Err(from_server(
                 &self.place,
-                &self.settings.key,
+                &self.settings.keys[0],
                 &self.acl_patterns,
                 &error,
             )),

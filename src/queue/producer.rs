@@ -16,7 +16,7 @@ impl Producer {
     /// No I/O yet.
     pub fn new(settings: &config::Queue) -> Self {
         Self {
-            key: settings.key.clone(),
+            key: settings.keys[0].clone(),
             connection: Connection::new(settings, Protocol::Resp2),
         }
     }

@@ -108,10 +108,10 @@ enum Seen {
 impl Queue {
     /// Access to the queue of `settings`; no I/O yet, so it may be made before a fork.
     pub fn new(settings: &config::Queue, identity: Identity) -> Self {
-        let keys = Keys::new(&settings.key);
+        let keys = Keys::new(&settings.keys[0]);
         Self {
             reserved: keys.reserved(&identity.node, &identity.pool, identity.slot),
-            key: settings.key.as_str().into(),
+            key: settings.keys[0].as_str().into(),
             pool: identity.pool.as_str().into(),
             connection: Connection::new(settings, Protocol::Resp2),
             holding: Holding::Nothing,

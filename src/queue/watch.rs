@@ -46,7 +46,7 @@ impl Watch {
     /// No I/O yet.
     pub fn new(settings: &config::Queue) -> Self {
         Self {
-            key: settings.key.clone(),
+            key: settings.keys[0].clone(),
             timeout: settings.timeout,
             connection: Connection::new(settings, Protocol::Resp3),
             parser: Parser::new(),

@@ -47,7 +47,8 @@ impl Redis {
             username: None,
             password: None,
             timeout: Duration::from_secs(10),
-            key: key.to_string(),
+            keys: vec![key.to_string()],
+            delivery: config::Delivery::AtLeastOnce,
             prefetch: config::Prefetch::Auto,
         }
     }
