@@ -56,8 +56,13 @@ const PURE: &[&str] = &[
     "worker::limits",
     "queue::header",
     "queue::batch",
+    "admin::access",
     "admin::command",
+    "admin::filter",
+    "admin::greeting",
     "admin::info",
+    "admin::session",
+    "admin::table",
 ];
 
 /// What pure modules do not use.

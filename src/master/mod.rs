@@ -18,8 +18,7 @@ use crate::daemon::background::Readiness;
 use crate::daemon::{Failure, Prepared, logging, status};
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Action, Event, Fact, KillReason, Policy, Role, SlotPolicy, Supervisor};
-use crate::sys::process;
-use crate::sys::title;
+use crate::sys::{process, title};
 
 mod birth;
 mod collect;
@@ -56,8 +55,7 @@ pub fn run(
     let mut master = match Master::new(config, &prepared, is_foreground) {
         Ok(master) => master,
         Err(err) => {
-            let _ = std::fs::remove_file(prepared.files.port());
-            prepared.pidfile.remove();
+            prepared.leave();
             return Err(Failure::new(
                 status::CANNOT_CREATE,
                 format!("cannot start master: {err}"),
@@ -73,8 +71,7 @@ pub fn run(
     );
     drop(master);
     end_orphans(&not_ours);
-    let _ = std::fs::remove_file(prepared.files.port());
-    prepared.pidfile.remove();
+    prepared.leave();
     ended
 }
 
@@ -148,16 +145,30 @@ impl<'a> Master<'a> {
         let poll = Poll::new()?;
         let signals = MasterSignals::install(poll.registry(), SIGNALS, is_foreground)?;
         let first_token = SIGNALS.0 + 1 + TOKENS_PER_SEAT * seats.len();
-        let limits = admin::Limits::new(config.main.max_clients.get());
+        let max_clients = config.main.max_clients.get();
         let listener = prepared.listener.try_clone()?;
         let address = listener.local_addr()?;
-        let admin = Admin::new(listener, poll.registry(), first_token, limits)?;
+        let socket = prepared.socket.as_ref();
+        let main = &config.main;
+        let admin = Admin::new(
+            admin::Listeners {
+                tcp: listener,
+                unix: socket.map(|socket| socket.listener()).transpose()?,
+            },
+            poll.registry(),
+            first_token,
+            admin::Limits::new(max_clients),
+            admin::Access::new(main.password.as_ref(), main.readonly_password.as_ref()),
+        )?;
         let path = prepared.files.port();
         prepared
             .files
             .write_port(address.port())
             .map_err(|err| about(&path, &err))?;
         log::info!("admin listening addr={address}");
+        if let Some(socket) = socket {
+            log::info!("admin listening addr=unix:{}", socket.path().display());
+        }
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
             figures: Figures::new(address.port()),
