@@ -18,7 +18,7 @@ use crate::daemon::background::Readiness;
 use crate::daemon::{Failure, Prepared, logging, status};
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Action, Event, Fact, KillReason, Policy, Role, SlotPolicy, Supervisor};
-use crate::sys::{process, title};
+use crate::sys::{descriptors, process, title};
 
 mod birth;
 mod collect;
@@ -33,6 +33,13 @@ use figures::Figures;
 use report::Name;
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
+
+/// Descriptors of the master beside those of seats, pools and clients: files, listeners, poll, signals, and what is open
+/// for a moment, such as a new channel or a client that is told that there is no room.
+const OWN_DESCRIPTORS: usize = 40;
+
+/// Its channel, and a watch on the process that holds its lock.
+const DESCRIPTORS_PER_SEAT: usize = 2;
 
 /// From the fork of a keeper to its first word; it waits for nobody before that.
 const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,6 +119,8 @@ struct Master<'a> {
     supervisor: Supervisor,
     bells: Bells,
     figures: Figures,
+    /// How many descriptors we were started with.
+    descriptor_limit: u64,
     /// Why the start was refused, for the starting command.
     refusal: Option<String>,
 }
@@ -145,7 +154,8 @@ impl<'a> Master<'a> {
         let poll = Poll::new()?;
         let signals = MasterSignals::install(poll.registry(), SIGNALS, is_foreground)?;
         let first_token = SIGNALS.0 + 1 + TOKENS_PER_SEAT * seats.len();
-        let max_clients = config.main.max_clients.get();
+        let descriptor_limit = descriptors::limit();
+        let max_clients = room_for_clients(config, &seats);
         let listener = prepared.listener.try_clone()?;
         let address = listener.local_addr()?;
         let socket = prepared.socket.as_ref();
@@ -180,6 +190,7 @@ impl<'a> Master<'a> {
             admin,
             board,
             seats,
+            descriptor_limit,
             refusal: None,
         })
     }
@@ -353,6 +364,23 @@ impl Bells {
             keeper: EventFd::from_value_and_flags(0, flags)?,
         })
     }
+}
+
+/// How many clients may connect. Each costs a descriptor, and those that workers need are not theirs: else a flood of
+/// clients would keep the master from forking.
+fn room_for_clients(config: &Config, seats: &[Seat]) -> usize {
+    let wanted = config.main.max_clients.get();
+    let own = OWN_DESCRIPTORS + seats.len() * DESCRIPTORS_PER_SEAT + config.pools.len();
+    let limit = descriptors::raise_limit((own + wanted) as u64);
+    let room = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(own);
+    if room < wanted {
+        log::warn!(
+            "fewer clients than configured max_clients={room} configured={wanted} descriptors={limit}"
+        );
+    }
+    room.clamp(1, wanted)
 }
 
 /// A seat per worker, numbered on across pools, and one for the keeper when there is a queue to watch.

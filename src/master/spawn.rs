@@ -21,6 +21,8 @@ pub struct Newborn<'a> {
     pub title: &'a str,
     /// The only descriptors, beside the standard streams, that it keeps.
     pub keep: &'a [RawFd],
+    /// How many it may have: not the master's limit, which may have been raised for clients.
+    pub descriptor_limit: u64,
 }
 
 /// Forks. The child runs `live` and exits with its status; it never returns here.
@@ -60,6 +62,7 @@ fn settle_in(newborn: &Newborn<'_>, master: i32) -> bool {
     signals::reset(&[SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU]);
     logging::set_role(newborn.role);
     descriptors::close_all_but(newborn.keep);
+    descriptors::lower_limit(newborn.descriptor_limit);
     title::set(newborn.title);
     let has_master = process::die_with_parent(Signal::SIGTERM, master);
     // An order to leave that comes early waits for the control thread.
