@@ -32,7 +32,11 @@ const RULES: &[(&str, &str)] = &[
     // store: of queue, key names and hashes of scripts.
     ("store", "resp queue config sys"),
     ("daemon", "config sys"),
-    ("worker", "channel scoreboard queue consumer config sys"),
+    // worker: of daemon, the word that its control thread must not wait for the log.
+    (
+        "worker",
+        "channel scoreboard queue consumer config sys daemon::logging",
+    ),
     // admin: of supervisor, snapshots and orders.
     ("admin", "resp supervisor channel::message config"),
     // master: of worker, keeper and store, the entry points.

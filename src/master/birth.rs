@@ -90,6 +90,7 @@ impl Master<'_> {
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],
+            leash: spawn::Leash::Follows,
         };
         spawn::fork(&newborn, || {
             worker::live(worker::Birth {
@@ -135,6 +136,7 @@ impl Master<'_> {
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],
+            leash: spawn::Leash::Follows,
         };
         let slots = self.seats.iter().filter_map(|seat| match &seat.occupant {
             Occupant::Worker {

@@ -65,6 +65,7 @@ impl Master<'_> {
         // none is carried out on a process that was just reaped.
         let wishes = self.signals.pending();
         self.reap(events);
+        self.logger.turn(Instant::now());
         self.take_wishes(wishes, events);
         self.figures
             .sample(Instant::now(), || totals(&self.seats, &self.board).runs);
@@ -117,7 +118,14 @@ impl Master<'_> {
 
     /// Every turn, not only on SIGCHLD, until none is left; orphans of our descent are reaped as well.
     fn reap(&mut self, events: &mut VecDeque<Event>) {
-        while let Some((pid, ended)) = process::reap() {
+        while let Some(pid) = process::ended() {
+            self.end_group_of_script(pid);
+            let Some((pid, ended)) = process::reap_child(pid) else {
+                break;
+            };
+            if self.logger.reaped(pid) {
+                continue;
+            }
             if let Some(slot) = self.slot_of(pid) {
                 // What it said last comes before its end, and its script must not outlive it.
                 self.take_messages(slot, events);
@@ -129,6 +137,16 @@ impl Master<'_> {
                 Ended::Signal(signal) => Exit::Signal(signal),
             };
             events.push_back(Event::Exited { pid, exit });
+        }
+    }
+
+    /// The script of a worker that was killed may end, and come to us, before its worker is seen to be dead. What it had
+    /// started must not outlive it; and once it is collected, nobody can tell its group from another one.
+    fn end_group_of_script(&self, pid: i32) {
+        for seat in &self.seats {
+            if seat.has_script(&self.board, pid) {
+                seat.signal_script(&self.board, Signal::SIGKILL);
+            }
         }
     }
 

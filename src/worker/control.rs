@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::channel::message::{RecycleReason, ToMaster, ToWorker};
 use crate::channel::{Received, WorkerEnd};
+use crate::daemon::logging;
 use crate::scoreboard::Scoreboard;
 use crate::sys::{memory, process};
 
@@ -120,7 +121,10 @@ impl Control {
         std::thread::Builder::new()
             .name("control".into())
             .stack_size(128 << 10)
-            .spawn(move || self.run(&signals, &shared))?;
+            .spawn(move || {
+                logging::never_wait();
+                self.run(&signals, &shared);
+            })?;
         Ok(orders)
     }
 
