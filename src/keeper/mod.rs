@@ -214,9 +214,9 @@ impl Keeper<'_> {
             while let Some(event) = self.watch.read()? {
                 match event {
                     queue::Event::Invalidated => is_asked |= self.changed(),
-                    queue::Event::Length(waiting) => {
+                    queue::Event::Lengths(lengths) => {
                         self.is_back();
-                        self.ring(waiting);
+                        self.ring(lengths.iter().sum());
                     }
                 }
             }

@@ -47,6 +47,7 @@ pub struct Hold<'a> {
     nonce: u64,
     generation: u64,
     label: &'a str,
+    keys: usize,
     backoff: Backoff,
     outage: Option<Instant>,
 }
@@ -75,6 +76,7 @@ impl<'a> Hold<'a> {
             generation: identity.generation,
             backoff: Backoff::new(identity.nonce ^ u64::from(std::process::id())),
             queue: Queue::new(settings, identity),
+            keys: settings.keys.len(),
             stage: Stage::Former,
             record,
             label,
@@ -132,7 +134,7 @@ impl<'a> Hold<'a> {
         let Stage::Open(settled) = self.stage else {
             return Answer::TakenOver;
         };
-        match self.queue.turn(settled, most, divisor) {
+        match self.queue.turn(settled, &vec![most; self.keys], divisor) {
             Ok(reservation) => {
                 self.stage = Stage::Open(Settled::default());
                 self.is_back();
