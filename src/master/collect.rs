@@ -6,12 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mio::{Events, Token};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 
 use super::seat::Occupant;
 use super::signals::Wish;
 use super::{Master, totals};
+use crate::keeper;
+use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Event, Exit, Order};
+use crate::sys::clock;
 use crate::sys::process::{self, Ended};
 
 /// Token of the signals' pipe; seat `i` has two tokens of its own after it, the admin port all from there on.
@@ -72,7 +76,11 @@ impl Master<'_> {
         let figures = &self.figures;
         let (config, prepared, board) = (self.config, self.prepared, &self.board);
         let (seats, supervisor) = (&self.seats, &self.supervisor);
-        let mut snapshot = || figures.snapshot(config, prepared, board, seats, supervisor);
+        let bells = &self.bells.keeper;
+        let mut snapshot = || {
+            ask_for_counts(board, bells);
+            figures.snapshot(config, prepared, board, seats, supervisor)
+        };
         let orders = self
             .admin
             .turn(self.poll.registry(), Instant::now(), &mut snapshot);
@@ -156,6 +164,21 @@ impl Master<'_> {
                 .process()
                 .is_some_and(|process| process.pid == pid)
         })
+    }
+}
+
+/// Somebody looks at the figures: the keeper counts what is in the queues for a while, from now on if it does not do so
+/// already.
+fn ask_for_counts(board: &Scoreboard, keeper_bells: &[EventFd]) {
+    let now = clock::monotonic();
+    let is_counting = board
+        .counts_asked_at()
+        .is_some_and(|asked| now.saturating_sub(asked) < keeper::WANTED_FOR);
+    board.ask_for_counts(now);
+    if !is_counting {
+        for bell in keeper_bells {
+            let _ = bell.write(1);
+        }
     }
 }
 

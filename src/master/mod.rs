@@ -128,7 +128,8 @@ struct Master<'a> {
 struct Bells {
     /// One idle worker per unit; per pool.
     doors: Vec<EventFd>,
-    keeper: EventFd,
+    /// The keeper; per pool.
+    keeper: Vec<EventFd>,
 }
 
 impl<'a> Master<'a> {
@@ -136,6 +137,7 @@ impl<'a> Master<'a> {
         process::become_subreaper();
         let path = prepared.files.board();
         let board = Scoreboard::open(&path).map_err(|err| about(&path, &err))?;
+        board.forget_queues();
         let board = Arc::new(board);
         let numbers = Arc::clone(&board);
         logging::follow(move || numbers.log_generation().load(Ordering::Relaxed));
@@ -348,7 +350,9 @@ impl Bells {
         let door = || EventFd::from_value_and_flags(0, flags | EfdFlags::EFD_SEMAPHORE);
         Ok(Self {
             doors: (0..pools).map(|_| door()).collect::<nix::Result<_>>()?,
-            keeper: EventFd::from_value_and_flags(0, flags)?,
+            keeper: (0..pools)
+                .map(|_| EventFd::from_value_and_flags(0, flags))
+                .collect::<nix::Result<_>>()?,
         })
     }
 }
