@@ -23,6 +23,7 @@ use crate::sys::{descriptors, process, title};
 mod birth;
 mod collect;
 mod figures;
+mod logger;
 mod report;
 mod seat;
 mod signals;
@@ -30,6 +31,7 @@ mod spawn;
 
 use collect::{SIGNALS, TOKENS_PER_SEAT};
 use figures::Figures;
+use logger::Logger;
 use report::Name;
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
@@ -40,6 +42,9 @@ const OWN_DESCRIPTORS: usize = 40;
 
 /// Its channel, and a watch on the process that holds its lock.
 const DESCRIPTORS_PER_SEAT: usize = 2;
+
+/// Its bells.
+const DESCRIPTORS_PER_POOL: usize = 2;
 
 /// From the fork of a keeper to its first word; it waits for nobody before that.
 const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,7 +63,7 @@ pub fn run(
     logging::set_role("master");
     title::set(&format!("stark: {} master", config.main.name));
     // Whoever started us by exec may have had children of its own.
-    let not_ours = process::children();
+    let mut not_ours = process::children();
     let mut master = match Master::new(config, &prepared, is_foreground) {
         Ok(master) => master,
         Err(err) => {
@@ -76,9 +81,11 @@ pub fn run(
             .as_ref()
             .map_or_else(|failure| failure.status, |status| *status)
     );
-    drop(master);
+    let Master { logger, .. } = master;
+    not_ours.extend(logger.pid());
     end_orphans(&not_ours);
     prepared.leave();
+    logger.finish();
     ended
 }
 
@@ -121,6 +128,7 @@ struct Master<'a> {
     figures: Figures,
     /// How many descriptors we were started with.
     descriptor_limit: u64,
+    logger: Logger,
     /// Why the start was refused, for the starting command.
     refusal: Option<String>,
 }
@@ -129,7 +137,8 @@ struct Master<'a> {
 struct Bells {
     /// One idle worker per unit; per pool.
     doors: Vec<EventFd>,
-    keeper: EventFd,
+    /// The keeper; per pool.
+    keeper: Vec<EventFd>,
 }
 
 impl<'a> Master<'a> {
@@ -137,9 +146,12 @@ impl<'a> Master<'a> {
         process::become_subreaper();
         let path = prepared.files.board();
         let board = Scoreboard::open(&path).map_err(|err| about(&path, &err))?;
+        board.forget_queues();
         let board = Arc::new(board);
         let numbers = Arc::clone(&board);
         logging::follow(move || numbers.log_generation().load(Ordering::Relaxed));
+        let title = format!("stark: {} logger", config.main.name);
+        let logger = Logger::start(title, Instant::now())?;
         let seats = seats(config, &board)?;
         let now = Instant::now();
         let policy = Policy {
@@ -182,6 +194,7 @@ impl<'a> Master<'a> {
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
             figures: Figures::new(address.port()),
+            logger,
             supervisor: Supervisor::new(policy, now),
             config,
             prepared,
@@ -226,6 +239,7 @@ impl<'a> Master<'a> {
         let deadlines = [
             self.supervisor.next_deadline(),
             self.admin.next_deadline(now),
+            self.logger.next_deadline(),
         ];
         let timeout = deadlines
             .into_iter()
@@ -361,7 +375,9 @@ impl Bells {
         let door = || EventFd::from_value_and_flags(0, flags | EfdFlags::EFD_SEMAPHORE);
         Ok(Self {
             doors: (0..pools).map(|_| door()).collect::<nix::Result<_>>()?,
-            keeper: EventFd::from_value_and_flags(0, flags)?,
+            keeper: (0..pools)
+                .map(|_| EventFd::from_value_and_flags(0, flags))
+                .collect::<nix::Result<_>>()?,
         })
     }
 }
@@ -370,7 +386,8 @@ impl Bells {
 /// clients would keep the master from forking.
 fn room_for_clients(config: &Config, seats: &[Seat]) -> usize {
     let wanted = config.main.max_clients.get();
-    let own = OWN_DESCRIPTORS + seats.len() * DESCRIPTORS_PER_SEAT + config.pools.len();
+    let per_pools = config.pools.len() * DESCRIPTORS_PER_POOL;
+    let own = OWN_DESCRIPTORS + seats.len() * DESCRIPTORS_PER_SEAT + per_pools;
     let limit = descriptors::raise_limit((own + wanted) as u64);
     let room = usize::try_from(limit)
         .unwrap_or(usize::MAX)
