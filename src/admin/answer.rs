@@ -31,7 +31,7 @@ pub(super) struct Desk<'a> {
     pub refusals: &'a mut Refusals,
     pub figures: &'a mut snapshot::Clients,
     /// All clients but the one that is served.
-    pub others: &'a mut [Option<Client>],
+    pub others: &'a mut [Option<Box<Client>>],
     pub snapshot: &'a mut dyn FnMut() -> Snapshot,
     pub orders: &'a mut Vec<Order>,
     pub now: Instant,
@@ -194,14 +194,14 @@ impl Desk<'_> {
     /// the connection he is on.
     fn kill_fitting(&mut self, asking: &Session, filter: &Filter) -> Result<(usize, bool), String> {
         let others = self.others.iter_mut().flatten();
-        let doomed: Vec<&mut Client> = others
+        let doomed: Vec<&mut Box<Client>> = others
             .filter(|client| !client.is_killed() && filter.fits(&client.session, asking.id))
             .collect();
         if !doomed.is_empty() && asking.standing != Standing::Known(Role::Full) {
             return Err(no_permission("client|kill"));
         }
         let count = doomed.len();
-        doomed.into_iter().for_each(Client::kill);
+        doomed.into_iter().for_each(|client| client.kill());
         Ok((count, filter.fits(asking, asking.id)))
     }
 }

@@ -175,6 +175,8 @@ impl Client {
         if self.phase == Phase::Closing && self.output.is_empty() {
             return Err(Gone::Closed);
         }
+        self.session.input_bytes = self.decoder.pending_bytes();
+        self.session.output_bytes = self.output.len();
         self.watch(registry)
     }
 

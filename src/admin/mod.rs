@@ -89,8 +89,8 @@ pub struct Admin {
     listeners: Vec<Listener>,
     /// The first listener's token; the client in place `i` has token `first_token + MAX_LISTENERS + i`.
     first_token: usize,
-    /// As many places as clients are allowed.
-    clients: Vec<Option<Client>>,
+    /// As many places as clients are allowed. Boxed: an empty place costs a pointer.
+    clients: Vec<Option<Box<Client>>>,
     limits: Limits,
     access: Access,
     refusals: Refusals,
@@ -206,8 +206,12 @@ impl Admin {
         snapshot: &mut dyn FnMut() -> Snapshot,
         orders: &mut Vec<Order>,
     ) {
+        let is_due = |client: &mut Box<Client>| {
+            let deadline = client.session.login_deadline();
+            client.has_work() || deadline.is_some_and(|deadline| deadline <= now)
+        };
         // Taken out, so that it can be served with a view on all the others.
-        let Some(mut client) = self.clients[place].take() else {
+        let Some(mut client) = self.clients[place].take_if(is_due) else {
             return;
         };
         let mut outcome = Ok(());
@@ -263,7 +267,7 @@ impl Admin {
         match Client::new(stream, session, registry, token, &self.limits) {
             Ok(client) => {
                 log::debug!("client connected addr={addr} id={id}");
-                self.clients[place] = Some(client);
+                self.clients[place] = Some(Box::new(client));
                 self.figures.connected += 1;
                 self.figures.connections_received += 1;
             }

@@ -24,6 +24,10 @@ pub struct Session {
     pub asked_at: Instant,
     /// What it may do.
     pub standing: Standing,
+    /// What it began to ask, in bytes, when it was last looked at.
+    pub input_bytes: usize,
+    /// What it did not read yet, in bytes, when it was last looked at.
+    pub output_bytes: usize,
     /// How it wants to be answered.
     pub protocol: Protocol,
     /// What it last asked: the command's name, or its part's.
@@ -81,6 +85,8 @@ impl Session {
             since: now,
             asked_at: now,
             standing,
+            input_bytes: 0,
+            output_bytes: 0,
             protocol: Protocol::default(),
             command: "NULL",
             name: Label::default(),
@@ -132,13 +138,25 @@ impl fmt::Display for Line<'_> {
         write!(f, "id={id} addr={} laddr={}", ends.remote, ends.local)?;
         write!(f, " fd={} name={name}", self.session.descriptor)?;
         write!(f, " age={age} idle={idle} flags={flags}")?;
-        f.write_str(" db=0 sub=0 psub=0 multi=-1")?;
+        let (input, output) = (self.session.input_bytes, self.session.output_bytes);
+        let total = input + output;
+        let events = if output == 0 { "r" } else { "rw" };
+        // What stands for nothing here is what libraries insist on.
+        write!(
+            f,
+            " db=0 sub=0 psub=0 multi=-1 qbuf={input} qbuf-free=0 argv-mem=0"
+        )?;
+        write!(
+            f,
+            " obl=0 oll=0 omem={output} tot-mem={total} events={events}"
+        )?;
         write!(
             f,
             " cmd={} user={}",
             self.session.command,
             self.session.user()
         )?;
+        f.write_str(" redir=-1")?;
         write!(f, " resp={resp} lib-name={}", self.session.library_name)?;
         write!(f, " lib-ver={}", self.session.library_version)
     }
@@ -205,11 +223,13 @@ mod tests {
         session.name = Label::try_from(b"bob".as_slice()).unwrap();
         session.library_name = Label::try_from(b"redis-py".as_slice()).unwrap();
         session.command = "client|list";
+        (session.input_bytes, session.output_bytes) = (5, 100);
         session.protocol = Protocol::Resp3;
         assert_eq!(
             session.line(t0 + Duration::from_secs(90)).to_string(),
             "id=7 addr=127.0.0.1:50000 laddr=127.0.0.1:9003 fd=12 name=bob age=90 idle=30 flags=N db=0 sub=0 psub=0 \
-             multi=-1 cmd=client|list user=default resp=3 lib-name=redis-py lib-ver="
+             multi=-1 qbuf=5 qbuf-free=0 argv-mem=0 obl=0 oll=0 omem=100 tot-mem=105 events=rw cmd=client|list \
+             user=default redir=-1 resp=3 lib-name=redis-py lib-ver="
         );
     }
 
