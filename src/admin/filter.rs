@@ -1,7 +1,7 @@
 //! Which clients `CLIENT LIST` and `CLIENT KILL` mean. Pure.
 
 use super::access::Role;
-use super::command::CommandError;
+use super::command::{CommandError, integer};
 use super::session::Session;
 
 /// Clients that fit everything that is set.
@@ -32,7 +32,7 @@ impl Filter {
             [] => {}
             [option, kind] if is(option, "type") => filter.kind = Some(parse_kind(kind)?),
             [option, ids @ ..] if is(option, "id") && !ids.is_empty() => {
-                let ids: Option<Vec<i64>> = ids.iter().map(|id| parse_id(id)).collect();
+                let ids: Option<Vec<i64>> = ids.iter().map(|id| integer(id)).collect();
                 filter.ids = Some(ids.ok_or(CommandError::Refused("ERR Invalid client ID"))?);
             }
             _ => return Err(CommandError::Syntax),
@@ -113,7 +113,7 @@ fn is(word: &[u8], name: &str) -> bool {
 }
 
 fn parse_id(text: &[u8]) -> Option<i64> {
-    super::command::integer(text).filter(|id| *id > 0)
+    integer(text).filter(|id| *id > 0)
 }
 
 fn parse_kind(text: &[u8]) -> Result<Kind, CommandError> {
