@@ -11,9 +11,10 @@ use support::ledger::{Consumer, Gate, Rig, first, repeated};
 use support::redis::Redis;
 use support::stark::{LIMIT, is_alive, kill, wait_for, wait_for_value};
 
-/// Jobs from one long one to the next: no multiple of a reservation, so that not all of them are the last of theirs.
-const APART: usize = 33;
-const LONG: usize = 6;
+/// Jobs from one long one to the next. Reservations grow from 1 over 4 to 10 behind each, so that it is among the first
+/// of its own, unless the machine is too slow for that.
+const APART: usize = 27;
+const LONG: usize = 8;
 const JOBS: usize = APART * (LONG + 2);
 
 /// A daemon with reservations of ten jobs of a millisecond, of which now and then one is long. What a script is sent ahead
