@@ -54,11 +54,11 @@ fn passwords_users_and_databases_are_used_and_refusals_are_named() {
     settings.db = 3;
     Producer::new(&settings).push(&["in 3"]).unwrap();
     let mut queue = opened(&settings);
-    let reservation = queue.turn(done(0), 1, 0).unwrap();
+    let reservation = queue.turn(done(0), &[1], 0).unwrap();
     assert_eq!(reservation.jobs[0].payload, b"in 3");
     settings.db = 0;
     let mut elsewhere = opened(&settings);
-    assert!(elsewhere.turn(done(0), 1, 0).unwrap().jobs.is_empty());
+    assert!(elsewhere.turn(done(0), &[1], 0).unwrap().jobs.is_empty());
 }
 
 #[test]
@@ -85,15 +85,15 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     check(&settings).unwrap();
     push(&redis, 0..3);
     let mut queue = opened(&settings);
-    queue.turn(done(0), 2, 0).unwrap();
-    queue.turn(done(2), 1, 0).unwrap();
+    queue.turn(done(0), &[2], 0).unwrap();
+    queue.turn(done(2), &[1], 0).unwrap();
     assert_eq!(queue.registered().unwrap().len(), 1);
     let mut successor = queue_of(&settings);
     let reclaimed = successor.reclaim(&|_, _| done(0)).unwrap().unwrap();
     assert_eq!(reclaimed.given_back, 1);
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
-    assert_eq!(next_event(&mut watch, true), Event::Length(1));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![1]));
 }
 
 #[test]
@@ -148,11 +148,11 @@ fn the_watch_is_told_once_when_the_key_changes_after_it_was_asked_for() {
     let mut watch = Watch::new(&redis.settings(KEY));
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(watch.deadline(), None);
-    assert_eq!(next_event(&mut watch, true), Event::Length(0));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0]));
     push(&redis, 0..2);
     push(&redis, 2..3);
     assert_eq!(next_event(&mut watch, false), Event::Invalidated);
-    assert_eq!(next_event(&mut watch, true), Event::Length(3));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![3]));
     assert_eq!(watch.deadline(), None);
     assert_eq!(watch.read(), Ok(None));
     let _: () = cmd("FLUSHALL").query(&mut redis.connect()).unwrap();
@@ -173,7 +173,7 @@ fn a_change_right_behind_an_answer_is_not_overlooked() {
         )];
         nix::poll::poll(&mut fds, 10_000u16).unwrap();
         push(&redis, job..job + 1);
-        let length = Event::Length(job as u64);
+        let length = Event::Lengths(vec![job as u64]);
         assert_eq!(next_event(&mut watch, false), length);
         assert_eq!(next_event(&mut watch, false), Event::Invalidated);
     }
@@ -228,7 +228,7 @@ fn a_server_refusing_tracking_still_tells_the_length() {
         matches!(&tracking, Tracking::Refused(text) if text.contains("NOPERM")),
         "{tracking:?}"
     );
-    assert_eq!(next_event(&mut watch, true), Event::Length(4));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![4]));
 }
 
 /// Answers each connection with these bytes, whatever it asks.

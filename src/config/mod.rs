@@ -16,7 +16,7 @@ mod run;
 mod sections;
 pub mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::num::NonZeroUsize;
@@ -142,6 +142,26 @@ pub struct Config {
     pub main: Main,
     /// The pools: the default pool first if there is one, then in the file's order of first mention.
     pub pools: Vec<Pool>,
+}
+
+impl Config {
+    /// Every queue once, as the pool's and the key's place, in their order. One that several pools share is the first
+    /// one's.
+    pub fn queues(&self) -> Vec<(usize, usize)> {
+        let mut seen = HashSet::new();
+        let mut queues = Vec::new();
+        for (place, pool) in self.pools.iter().enumerate() {
+            let Some(queue) = &pool.queue else {
+                continue;
+            };
+            for (key, name) in queue.keys.iter().enumerate() {
+                if seen.insert((queue.address.to_string(), queue.db, name)) {
+                    queues.push((place, key));
+                }
+            }
+        }
+        queues
+    }
 }
 
 /// `[main]`: the daemon itself.

@@ -44,9 +44,9 @@ fn call(connection: &mut redis::Connection, command: &Command) -> Value {
             divisor,
             failed,
         } => {
-            let figures = [most, divisor, jobs, failed].map(number);
-            let mut arguments = vec![name(token), number(1 + jobs), name(next)];
-            arguments.extend(figures);
+            let mut arguments = vec![number(1), number(1 + jobs), name(next)];
+            arguments.extend([divisor, 1 << 20, jobs, failed].map(number));
+            arguments.extend([name(token), number(most)]);
             (&TURN, vec![waiting, reserved, stats], arguments)
         }
         Command::Reclaim {
@@ -162,8 +162,8 @@ fn compare(seed: u64, operations: usize) {
             }
             (_, None) => assert_eq!(answer, Value::Nil, "{context}"),
             (Command::Turn { .. }, Some(jobs)) => {
-                let answer: Vec<Job> = redis::from_redis_value(answer).unwrap();
-                assert_eq!(answer, jobs, "{context}");
+                let answer: (usize, Vec<Job>) = redis::from_redis_value(answer).unwrap();
+                assert_eq!(answer, (1, jobs), "{context}");
             }
             (Command::Reclaim { jobs, ended, .. }, Some(_)) => {
                 assert_eq!(answer, Value::Int((jobs - ended) as i64), "{context}");
