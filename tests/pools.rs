@@ -336,3 +336,37 @@ fn an_idle_worker_wakes_for_each_of_its_keys_and_takes_the_first_first() {
     wait_for_notes(&stark, "ran", "l1\nh1\nh2\nl2\n");
     stark.stop();
 }
+
+#[test]
+fn a_killed_worker_runs_its_job_again_only_in_the_pool_that_promises_it() {
+    let redis = Redis::start();
+    let ini = format!(
+        "[run]\nscript_file = run.php\n{}[queue once]\nkey = once\ndelivery = at-most-once\n",
+        queue(&redis, "again")
+    );
+    let script = "<?php function run($w, $data) {\
+                  file_put_contents('ran', \"$data\\n\", FILE_APPEND);\
+                  if (!file_exists('go') && $data[0] == 'h') sleep(600); }";
+    let stark = Stark::start(&ini, script);
+    push_to(&redis, "again", "h-again");
+    push_to(&redis, "once", "h-once");
+    wait_for(LIMIT, "both are in hand", || {
+        stark.read("ran").lines().count() == 2
+    });
+    stark.write("go", "");
+    for pid in stark.worker_pids() {
+        kill(pid, Signal::SIGKILL);
+    }
+    // What comes after them shows that both pools work on.
+    push_to(&redis, "again", "last-again");
+    push_to(&redis, "once", "last-once");
+    let mut expected = ["h-again", "h-again", "h-once", "last-again", "last-once"];
+    expected.sort_unstable();
+    wait_for_value(LIMIT, "what ran", expected.join(" "), || {
+        let ran = stark.read("ran");
+        let mut ran: Vec<&str> = ran.lines().collect();
+        ran.sort_unstable();
+        ran.join(" ")
+    });
+    stark.stop();
+}
