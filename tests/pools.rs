@@ -212,7 +212,6 @@ fn printed_settings_start_the_same_pools() {
     assert_eq!(pools_of(&workers(&stark)), ["t", "t", "b.c", "b.c", "a"]);
     stark.stop();
 }
-
 /// Two pools, each with a script and a list of its own, on servers of their own.
 fn two_queues(mine: &Redis, other: &Redis) -> Stark {
     let note = |file: &str| {
@@ -288,7 +287,7 @@ fn what_killed_workers_of_any_pool_held_is_back_in_its_own_list_after_a_stop() {
     let (mine, other) = (Redis::start(), Redis::start());
     let hang = "<?php function run($w, $data) { touch(\"begun-$data\"); sleep(600); }";
     let ini = format!(
-        "[main]\nshutdown_timeout = 0\n[run]\nscript_file = run.php\n{}[run mail]\nscript_file = run.php\n{}",
+        "[run]\nscript_file = run.php\n{}[run mail]\nscript_file = run.php\n{}",
         queue(&mine, "jobs"),
         queue(&other, "mails").replace("[queue]", "[queue mail]")
     );
@@ -314,7 +313,6 @@ fn what_killed_workers_of_any_pool_held_is_back_in_its_own_list_after_a_stop() {
     stark.stop();
 }
 
-/// Needs several keys in the queue's turn and watch as well.
 #[test]
 fn an_idle_worker_wakes_for_each_of_its_keys_and_takes_the_first_first() {
     let redis = Redis::start();
@@ -336,5 +334,39 @@ fn an_idle_worker_wakes_for_each_of_its_keys_and_takes_the_first_first() {
     push_to(&redis, "high", "h2");
     stark.start_again();
     wait_for_notes(&stark, "ran", "l1\nh1\nh2\nl2\n");
+    stark.stop();
+}
+
+#[test]
+fn a_killed_worker_runs_its_job_again_only_in_the_pool_that_promises_it() {
+    let redis = Redis::start();
+    let ini = format!(
+        "[run]\nscript_file = run.php\n{}[queue once]\nkey = once\ndelivery = at-most-once\n",
+        queue(&redis, "again")
+    );
+    let script = "<?php function run($w, $data) {\
+                  file_put_contents('ran', \"$data\\n\", FILE_APPEND);\
+                  if (!file_exists('go') && $data[0] == 'h') sleep(600); }";
+    let stark = Stark::start(&ini, script);
+    push_to(&redis, "again", "h-again");
+    push_to(&redis, "once", "h-once");
+    wait_for(LIMIT, "both are in hand", || {
+        stark.read("ran").lines().count() == 2
+    });
+    stark.write("go", "");
+    for pid in stark.worker_pids() {
+        kill(pid, Signal::SIGKILL);
+    }
+    // What comes after them shows that both pools work on.
+    push_to(&redis, "again", "last-again");
+    push_to(&redis, "once", "last-once");
+    let mut expected = ["h-again", "h-again", "h-once", "last-again", "last-once"];
+    expected.sort_unstable();
+    wait_for_value(LIMIT, "what ran", expected.join(" "), || {
+        let ran = stark.read("ran");
+        let mut ran: Vec<&str> = ran.lines().collect();
+        ran.sort_unstable();
+        ran.join(" ")
+    });
     stark.stop();
 }
