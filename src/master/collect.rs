@@ -25,23 +25,26 @@ impl Master<'_> {
     /// Workers of a master that was killed may still finish their jobs: their slots wait for them.
     pub(super) fn find_older_workers(&mut self, events: &mut VecDeque<Event>) {
         for slot in 0..self.seats.len() {
-            let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
-                continue;
-            };
-            let Ok(Some(pid)) = self.board.holder(place) else {
-                continue;
-            };
-            if self.seats[slot]
-                .watch(pid, self.poll.registry(), watch_token(slot))
-                .is_ok()
-            {
-                log::info!(
-                    "slot held by a worker of an older master{} pid={pid}",
-                    self.name(slot).place
-                );
+            if let Some(pid) = self.watch_holder(slot) {
                 events.push_back(Event::Occupied { slot, pid });
             }
         }
+    }
+
+    /// The process that holds the slot's lock, if there is one; its end will be an event.
+    pub(super) fn watch_holder(&mut self, slot: usize) -> Option<i32> {
+        let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
+            return None;
+        };
+        let pid = self.board.holder(place).ok().flatten()?;
+        let token = watch_token(slot);
+        let watched = self.seats[slot].watch(pid, self.poll.registry(), token);
+        watched.ok()?;
+        log::info!(
+            "slot held by a worker of an older master{} pid={pid}",
+            self.name(slot).place
+        );
+        Some(pid)
     }
 
     pub(super) fn collect(&mut self, happened: &Events, events: &mut VecDeque<Event>) {
