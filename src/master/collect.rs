@@ -120,19 +120,32 @@ impl Master<'_> {
 
     /// Every turn, not only on SIGCHLD, until none is left; orphans of our descent are reaped as well.
     fn reap(&mut self, events: &mut VecDeque<Event>) {
-        while let Some((pid, ended)) = process::reap() {
+        while let Some((pid, ended)) = process::ended() {
             if let Some(slot) = self.slot_of(pid) {
                 // What it said last comes before its end, and its script must not outlive it.
                 self.take_messages(slot, events);
                 self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
                 self.seats[slot].disconnect(self.poll.registry());
+            } else if self.is_script(pid) {
+                // Its worker has died, and may be reaped after it. Once it is collected, its group cannot be told from
+                // a stranger's, so what it has started ends now.
+                let _ = process::signal_group(pid, Signal::SIGKILL);
             }
+            process::wait(pid);
             let exit = match ended {
                 Ended::Status(status) => Exit::Status(status),
                 Ended::Signal(signal) => Exit::Signal(signal),
             };
             events.push_back(Event::Exited { pid, exit });
         }
+    }
+
+    fn is_script(&self, pid: i32) -> bool {
+        let mut records = self
+            .seats
+            .iter()
+            .filter_map(|seat| seat.record(&self.board));
+        records.any(|record| record.script().pid == pid)
     }
 
     fn slot_of(&self, pid: i32) -> Option<usize> {

@@ -83,7 +83,7 @@ fn end_orphans(not_ours: &[i32]) {
     let mut seen = not_ours.to_vec();
     // The children of those that end come to us in turn.
     loop {
-        while process::reap().is_some() {}
+        process::reap_all();
         let mut orphans = process::children();
         orphans.retain(|pid| !seen.contains(pid));
         if orphans.is_empty() {

@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork as nix_fork, getppid};
 
 /// Which side of a fork this is.
@@ -46,23 +46,27 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Collects one ended child, of any kind, without waiting.
-pub fn reap() -> Option<(i32, Ended)> {
-    loop {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => {
-                return Some((pid.as_raw(), Ended::Status(status)));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Some((pid.as_raw(), Ended::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return None,
-            Ok(_) => {}
+/// An ended child, of any kind, without waiting. It stays to be collected by [`wait`]: until then its number, which is
+/// perhaps its group's, is no other process's.
+pub fn ended() -> Option<(i32, Ended)> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::All, flags) {
+        Ok(WaitStatus::Exited(pid, status)) => Some((pid.as_raw(), Ended::Status(status))),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => {
+            Some((pid.as_raw(), Ended::Signal(signal as i32)))
         }
+        Ok(_) | Err(_) => None,
     }
 }
 
-/// Waits for this child.
+/// Collects all children that have ended.
+pub fn reap_all() {
+    while let Some((pid, _)) = ended() {
+        wait(pid);
+    }
+}
+
+/// Waits for this child, and collects it.
 pub fn wait(pid: i32) {
     while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
 }
