@@ -278,6 +278,9 @@ impl<'a> Master<'a> {
             } if !self.is_holder(slot, pid) => {}
             Action::Kill { slot, pid, why } => {
                 report::report_kill(&self.name(slot), pid, why);
+                if matches!(why, KillReason::Memory { .. }) {
+                    self.seats[slot].kill_descent_of_script(&self.board);
+                }
                 self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
                 self.signal(pid, Signal::SIGKILL);
             }

@@ -128,6 +128,19 @@ impl Seat {
         Some(pid)
     }
 
+    /// Kills all that the script of the worker in this seat has started, if that very script still lives: what was
+    /// counted as its memory, sessions of their own included.
+    pub fn kill_descent_of_script(&self, board: &Scoreboard) {
+        let Some(script) = self.record(board).map(|record| record.script()) else {
+            return;
+        };
+        if script.is_alive() {
+            for pid in process::descent(script.pid) {
+                let _ = process::signal(pid, Signal::SIGKILL);
+            }
+        }
+    }
+
     /// Signals the script's group of the worker in this seat, if that very script still lives.
     pub fn signal_script(&self, board: &Scoreboard, signal: Signal) {
         let Some(script) = self.record(board).map(|record| record.script()) else {

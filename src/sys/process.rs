@@ -105,6 +105,28 @@ pub fn children() -> Vec<i32> {
     pids.filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// A process and all that it and its descent have started, nearest first, without who lost his parent meanwhile: the
+/// kernel gave him to another one.
+pub fn descent(ancestor: i32) -> Vec<i32> {
+    let mut found = vec![ancestor];
+    let mut seen = 0;
+    // A bound against a tree that grows while it is walked.
+    while seen < found.len() && found.len() < 4096 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", found[seen]));
+        seen += 1;
+        // A child is listed with the thread that forked it.
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+        }
+    }
+    found
+}
+
 /// When a process was started, in clock ticks since boot: with its pid it names one process of this boot.
 /// None when there is no such process.
 pub fn start_time(pid: i32) -> Option<u64> {
@@ -162,6 +184,34 @@ mod tests {
         assert_eq!(start_time(own), start_time(own));
         assert_eq!(start_time(i32::MAX), None);
         assert_ne!(boot_id(), 0);
+    }
+
+    #[test]
+    fn a_descent_has_the_children_of_every_thread_also_those_with_a_session_of_their_own() {
+        let script = "setsid sleep 1000 & echo $!; wait";
+        let started = std::thread::spawn(move || {
+            let mut command = std::process::Command::new("sh");
+            let command = command
+                .args(["-c", script])
+                .stdout(std::process::Stdio::piped());
+            let mut shell = command.spawn().unwrap();
+            let mut line = String::new();
+            let stdout = shell.stdout.take().unwrap();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+            let own = std::process::id() as i32;
+            let found = descent(own);
+            let sleeper: i32 = line.trim().parse().unwrap();
+            signal(sleeper, Signal::SIGKILL).unwrap();
+            shell.wait().unwrap();
+            (found, own, shell.id() as i32, sleeper)
+        });
+        let (found, own, shell, sleeper) = started.join().unwrap();
+        assert_eq!(found[0], own);
+        assert!(
+            found.contains(&shell) && found.contains(&sleeper),
+            "{found:?}"
+        );
+        assert_eq!(descent(i32::MAX), [i32::MAX]);
     }
 
     #[test]
