@@ -24,6 +24,7 @@ use crate::sys::title;
 mod birth;
 mod collect;
 mod figures;
+mod recycles;
 mod report;
 mod seat;
 mod signals;
@@ -31,7 +32,7 @@ mod spawn;
 
 use collect::{SIGNALS, TOKENS_PER_SEAT};
 use figures::Figures;
-use report::Name;
+use report::{Name, Reporter};
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
 
@@ -115,6 +116,7 @@ struct Master<'a> {
     supervisor: Supervisor,
     bells: Bells,
     figures: Figures,
+    reporter: Reporter,
     /// Why the start was refused, for the starting command.
     refusal: Option<String>,
 }
@@ -169,6 +171,7 @@ impl<'a> Master<'a> {
             admin,
             board,
             seats,
+            reporter: Reporter::default(),
             refusal: None,
         })
     }
@@ -228,6 +231,9 @@ impl<'a> Master<'a> {
         if events.is_empty() {
             events.push_back(Event::Tick);
         }
+        let (config, seats) = (self.config, &self.seats);
+        self.reporter
+            .report_due(Instant::now(), |slot| name(config, &seats[slot]));
         while let Some(event) = events.pop_front() {
             self.supervisor.handle(event, Instant::now(), &mut actions);
             for action in std::mem::take(&mut actions) {
@@ -293,7 +299,12 @@ impl<'a> Master<'a> {
                     .count();
                 log::info!("master ready workers={workers}");
             }
-            Action::Exit { status } => return Some(status),
+            Action::Exit { status } => {
+                let (config, seats) = (self.config, &self.seats);
+                self.reporter
+                    .report_rest(Instant::now(), |slot| name(config, &seats[slot]));
+                return Some(status);
+            }
             Action::Report(fact) => {
                 if let Fact::StartRefused { slot, message } = &fact {
                     self.refusal = Some(format!(
@@ -301,7 +312,9 @@ impl<'a> Master<'a> {
                         self.name(*slot).place
                     ));
                 }
-                report::report(&fact, |slot| self.name(slot));
+                let (config, seats) = (self.config, &self.seats);
+                self.reporter
+                    .report(&fact, Instant::now(), |slot| name(config, &seats[slot]));
             }
         }
         None
@@ -323,16 +336,21 @@ impl<'a> Master<'a> {
     }
 
     fn name(&self, slot: usize) -> Name {
-        match &self.seats[slot].occupant {
-            Occupant::Worker { pool, slot, .. } => Name {
-                role: "worker",
-                place: format!(" pool={} slot={slot}", self.config.pools[*pool].name),
-            },
-            Occupant::Keeper => Name {
-                role: "keeper",
-                place: String::new(),
-            },
-        }
+        name(self.config, &self.seats[slot])
+    }
+}
+
+/// How who sits there is named in log lines.
+fn name(config: &Config, seat: &Seat) -> Name {
+    match &seat.occupant {
+        Occupant::Worker { pool, slot, .. } => Name {
+            role: "worker",
+            place: format!(" pool={} slot={slot}", config.pools[*pool].name),
+        },
+        Occupant::Keeper => Name {
+            role: "keeper",
+            place: String::new(),
+        },
     }
 }
 
