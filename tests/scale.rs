@@ -39,9 +39,13 @@ fn start(run: &str, script: &str, workers: usize) -> Rig {
     rig
 }
 
+/// A pause of a master on a busy machine is forgiven, and said; nothing else is.
 fn assert_no_complaint(stark: &Stark) {
-    let complaints = [" WARN ", " ERROR "].map(|level| stark.log_lines(level));
-    assert_eq!(complaints.concat(), Vec::<String>::new());
+    let mut complaints = [" WARN ", " ERROR "]
+        .map(|level| stark.log_lines(level))
+        .concat();
+    complaints.retain(|line| !line.contains("heartbeats forgiven"));
+    assert_eq!(complaints, Vec::<String>::new());
 }
 
 /// What the open descriptors of a process are: `socket:[123]`, `/path`, `anon_inode:[eventfd]`.
