@@ -62,9 +62,10 @@ impl Reporter {
 fn recycled(ending: Ending) -> Option<RecycleReason> {
     match ending {
         Ending::Recycled(why) => Some(why),
-        // Counted so as well.
-        Ending::Left => Some(RecycleReason::Order),
-        Ending::Stopped | Ending::Failed | Ending::Killed(_) | Ending::Crashed => None,
+        // It gave no reason, so each is told, and its successors back off.
+        Ending::Left | Ending::Stopped | Ending::Failed | Ending::Killed(_) | Ending::Crashed => {
+            None
+        }
     }
 }
 
