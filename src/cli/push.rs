@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::io::BufRead;
 use std::os::unix::ffi::OsStrExt;
 
-use super::print;
+use serde_json::json;
+
+use super::answer::Answer;
 use crate::config::{self, Config};
 use crate::daemon::{Failure, status};
 use crate::queue;
@@ -15,7 +17,7 @@ const BATCH_JOBS: usize = 500;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Pushes; prints how many jobs went.
-pub fn push(config: &Config, key: Option<&str>, payloads: &[OsString]) -> Result<u8, Failure> {
+pub fn push(config: &Config, key: Option<&str>, payloads: &[OsString]) -> Result<Answer, Failure> {
     let Some(settings) = config.pools.iter().find_map(|pool| pool.queue.as_ref()) else {
         return Err(Failure::new(
             status::FAILED,
@@ -39,8 +41,9 @@ pub fn push(config: &Config, key: Option<&str>, payloads: &[OsString]) -> Result
         }
     }
     tail.flush()?;
-    print(format_args!("{} pushed\n", tail.pushed))?;
-    Ok(0)
+    let (pushed, key) = (tail.pushed, &settings.keys[0]);
+    let json = json!({ "pushed": pushed, "key": key });
+    Ok(Answer::new(format!("{pushed} pushed\n"), json))
 }
 
 /// Collects jobs into commands.

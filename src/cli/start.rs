@@ -1,6 +1,6 @@
 //! `stark -f INI`: from the starting command to the master, in the background or not.
 
-use super::warn;
+use super::answer::{Answer, warn};
 use crate::config::{Config, LogTarget};
 use crate::daemon::background::{self, Readiness, Side};
 use crate::daemon::{self, Failure, status};
@@ -8,13 +8,13 @@ use crate::master;
 use crate::queue::{self, QueueError};
 
 /// Starts the daemon; returns its exit status, or that of the starting command.
-pub fn start(mut config: Config, is_foreground: bool) -> Result<u8, Failure> {
+pub fn start(mut config: Config, is_foreground: bool) -> Result<Answer, Failure> {
     if is_foreground {
         if matches!(config.main.log, LogTarget::Daily { .. }) {
             config.main.log = LogTarget::Stderr;
         }
         warn_of_queues(&config);
-        return run(&config, true, Readiness::foreground());
+        return run(&config, true, Readiness::foreground()).map(Answer::silent);
     }
     let cannot = |err| {
         Failure::new(
@@ -26,9 +26,9 @@ pub fn start(mut config: Config, is_foreground: bool) -> Result<u8, Failure> {
         Side::Command(answer) => {
             // Meanwhile the daemon starts.
             warn_of_queues(&config);
-            answer.wait().map(|()| 0)
+            answer.wait().map(|()| Answer::silent(0))
         }
-        Side::Daemon(readiness) => run(&config, false, readiness),
+        Side::Daemon(readiness) => run(&config, false, readiness).map(Answer::silent),
     }
 }
 
