@@ -26,6 +26,14 @@ pub fn check(config: &Config) -> Result<Answer, Failure> {
     Ok(Answer::silent(0))
 }
 
+/// What [`check`] finds, without a word when there is nothing to say.
+pub fn check_quietly(config: &Config) -> Result<(), Failure> {
+    let mut mistakes = scripts(config);
+    let queues = config.pools.iter().filter_map(|pool| pool.queue.as_ref());
+    mistakes.extend(queues.filter_map(|settings| queue(settings).err()));
+    refuse(&mistakes)
+}
+
 fn refuse(mistakes: &[String]) -> Result<(), Failure> {
     match mistakes {
         [] => Ok(()),

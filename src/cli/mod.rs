@@ -16,6 +16,7 @@ mod client;
 mod info;
 mod operate;
 mod push;
+mod restart;
 mod running;
 mod start;
 mod status;
@@ -30,6 +31,7 @@ Examples:
   stark -f worker.ini --check     tell every mistake, start nothing
   stark -f worker.ini push hello  append a job to the queue
   stark -f worker.ini status      how it is; exit status 3 when it does not run
+  stark -f worker.ini restart     check the settings, stop, start with them
   stark -f worker.ini stop        finish the jobs in hand, then end
 The admin port speaks the Redis protocol: redis-cli -p PORT info";
 
@@ -84,6 +86,11 @@ enum Command {
     },
     /// Stop the daemon, and return when it is gone.
     Stop,
+    /// Stop the daemon if it runs, and start it with the settings as they are now.
+    ///
+    /// Settings, script syntax and queue are checked first: what would refuse a start leaves the running daemon alone.
+    /// A daemon in the foreground is restarted by whoever started it (systemctl restart).
+    Restart,
     /// Append jobs to the queue.
     Push {
         /// Another list than queue.key.
@@ -157,6 +164,7 @@ fn run(arguments: &Arguments) -> Result<Answer, Failure> {
             operate::shutdown(&config, &["SHUTDOWN", "NOW"])
         }
         Some(Command::Stop) => stop::stop(&config),
+        Some(Command::Restart) => restart::restart(&config),
         Some(Command::Push { key, payloads }) => push::push(&config, key.as_deref(), payloads),
     }
 }

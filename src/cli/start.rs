@@ -16,20 +16,29 @@ pub fn start(mut config: Config, is_foreground: bool) -> Result<Answer, Failure>
         warn_of_queues(&config);
         return run(&config, true, Readiness::foreground()).map(Answer::silent);
     }
-    let cannot = |err| {
-        Failure::new(
-            status::FAILED,
-            format!("cannot go into the background: {err}"),
-        )
-    };
-    match background::daemonize().map_err(cannot)? {
+    match in_background()? {
         Side::Command(answer) => {
             // Meanwhile the daemon starts.
             warn_of_queues(&config);
             answer.wait().map(|()| Answer::silent(0))
         }
-        Side::Daemon(readiness) => run(&config, false, readiness).map(Answer::silent),
+        Side::Daemon(readiness) => daemon(&config, readiness),
     }
+}
+
+/// Forks the daemon; returns on both sides.
+pub fn in_background() -> Result<Side, Failure> {
+    background::daemonize().map_err(|err| {
+        Failure::new(
+            status::FAILED,
+            format!("cannot go into the background: {err}"),
+        )
+    })
+}
+
+/// The daemon's side: its whole life.
+pub fn daemon(config: &Config, readiness: Readiness) -> Result<Answer, Failure> {
+    run(config, false, readiness).map(Answer::silent)
 }
 
 fn run(config: &Config, is_foreground: bool, mut readiness: Readiness) -> Result<u8, Failure> {

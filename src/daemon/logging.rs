@@ -58,6 +58,18 @@ pub fn start(target: &LogTarget, level: log::LevelFilter) -> io::Result<()> {
     builder.try_init().map_err(io::Error::other)
 }
 
+/// Whether [`start`] could open its file now.
+///
+/// # Errors
+/// When it could not.
+pub fn try_out(target: &LogTarget) -> io::Result<()> {
+    let mut file = LogFile {
+        target: target.clone(),
+        open: None,
+    };
+    file.reopen(today())
+}
+
 /// Names this process in its lines; after a fork also gives back the inherited file.
 pub fn set_role(role: &str) {
     *ROLE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = role.to_string();
