@@ -291,51 +291,6 @@ fn help_fits_a_screen_and_version_is_the_packages() {
 }
 
 #[test]
-fn push_appends_arguments_and_lines_of_stdin_byte_by_byte() {
-    let redis = Redis::start();
-    let stark = Stark::prepare(&format!("{NULL}{}", queue(&redis, "jobs")), "");
-    assert_eq!(
-        stark.cli(&["push", "one", "two three", ""]).stdout,
-        "3 pushed\n"
-    );
-    let lines = b"a\0b\xff\r\n\n\x80last without newline";
-    assert_eq!(
-        stark.cli_with_stdin(&["push", "-"], lines).stdout,
-        "3 pushed\n"
-    );
-    let expected: [&[u8]; 6] = [
-        b"one",
-        b"two three",
-        b"",
-        b"a\0b\xff\r",
-        b"",
-        b"\x80last without newline",
-    ];
-    assert_eq!(payloads(&redis, "jobs"), expected);
-
-    assert_eq!(stark.cli(&["push", "--key", "other", "x"]).status, 0);
-    assert_eq!(payloads(&redis, "other"), [b"x"]);
-    let many: String = (0..2500).map(|number| format!("{number}\n")).collect();
-    stark.cli_with_stdin(&["push", "--key", "many", "-"], many.as_bytes());
-    let numbers: Vec<Vec<u8>> = (0..2500).map(|n| n.to_string().into_bytes()).collect();
-    assert!(payloads(&redis, "many") == numbers, "all, in their order");
-}
-
-#[test]
-fn push_without_redis_or_queue_is_1() {
-    let mut redis = Redis::start();
-    redis.stop();
-    let stark = Stark::prepare(&format!("{NULL}{}", queue(&redis, "jobs")), "");
-    let ended = stark.cli(&["push", "x"]);
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.starts_with("stark: cannot push"), "{ended:?}");
-    stark.write("t.ini", NULL);
-    let ended = stark.cli(&["push", "x"]);
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.contains("no queue"), "{ended:?}");
-}
-
-#[test]
 fn settings_come_from_the_command_line_before_the_environment_before_the_file() {
     let stark = Stark::prepare("[run]\nbuiltin = null\n[worker]\ncount = 2\n", "");
     let mut program = stark.program();

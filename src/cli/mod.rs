@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
@@ -14,7 +15,9 @@ mod answer;
 mod check;
 mod client;
 mod info;
+mod lines;
 mod operate;
+mod progress;
 mod push;
 mod restart;
 mod running;
@@ -92,9 +95,14 @@ enum Command {
     /// A daemon in the foreground is restarted by whoever started it (systemctl restart).
     Restart,
     /// Append jobs to the queue.
+    ///
+    /// Bytes are pushed as they are: a carriage return before the line end belongs to the job, an empty line is an
+    /// empty job. A job may have 512 MiB, which is what Redis takes.
     Push {
-        /// Another list than queue.key.
-        #[arg(long)]
+        /// The list to push to [default: the first name in queue.key].
+        ///
+        /// A key of exactly one pool goes to the server of that pool, any other to that of the first pool with a queue.
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         key: Option<String>,
         /// One job each; `-` reads one job per line from stdin.
         #[arg(required = true, value_name = "PAYLOAD")]
@@ -118,7 +126,7 @@ pub fn main() -> ExitCode {
         true => Format::Json,
         false => Format::Text,
     };
-    let said = run(&arguments).and_then(|answer| {
+    let said = run(&arguments, format).and_then(|answer| {
         answer.print(format)?;
         Ok(answer.status)
     });
@@ -131,7 +139,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<Answer, Failure> {
+fn run(arguments: &Arguments, format: Format) -> Result<Answer, Failure> {
     let wrong = |message| Failure::new(USAGE, message);
     let Some(file) = &arguments.file else {
         return Err(wrong(
@@ -165,7 +173,9 @@ fn run(arguments: &Arguments) -> Result<Answer, Failure> {
         }
         Some(Command::Stop) => stop::stop(&config),
         Some(Command::Restart) => restart::restart(&config),
-        Some(Command::Push { key, payloads }) => push::push(&config, key.as_deref(), payloads),
+        Some(Command::Push { key, payloads }) => {
+            push::push(&config, key.as_deref(), payloads, format)
+        }
     }
 }
 
