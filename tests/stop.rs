@@ -147,3 +147,18 @@ fn a_daemon_that_was_killed_is_not_running_though_its_files_are_there() {
     assert_eq!((ended.status, &*ended.stdout), (0, "t: not running\n"));
     assert_eq!(stark.cli(&["status"]).status, 3);
 }
+
+#[test]
+fn a_pidfile_at_which_we_may_not_look_is_not_taken_for_a_daemon_that_does_not_run() {
+    let stark = Stark::prepare(NULL, "");
+    // Links are not followed, whoever asks; a directory of another user would be no obstacle to root.
+    std::os::unix::fs::symlink("/dev/null", stark.path("link")).expect("the directory is ours");
+    for command in ["status", "stop", "restart"] {
+        let ended = stark.cli(&["--set", "main.pid_file=link", command]);
+        assert_eq!(ended.status, 77, "{command}: {ended:?}");
+        assert!(
+            ended.stderr.starts_with("stark: cannot look at pidfile "),
+            "{ended:?}"
+        );
+    }
+}

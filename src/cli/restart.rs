@@ -16,7 +16,7 @@ use crate::daemon::{self, Failure, Files, status};
 /// Stops the daemon if it runs, and starts it.
 pub fn restart(config: &Config) -> Result<Answer, Failure> {
     let name = &config.main.name;
-    let old = running::pid(config);
+    let old = running::pid(config)?;
     if let Some(pid) = old {
         refuse_in_foreground(pid)?;
     }
@@ -29,7 +29,7 @@ pub fn restart(config: &Config) -> Result<Answer, Failure> {
         Ok(Side::Command(answer)) => answer.wait(),
         Err(err) => Err(err),
     };
-    let pid = running::pid(config);
+    let pid = running::pid(config).ok().flatten();
     ManuallyDrop::into_inner(turn).remove();
     started?;
     let text = match old {
@@ -90,7 +90,7 @@ fn try_settings(config: &Config) -> Result<(), Failure> {
     daemon::rehearse(&config.main)?;
     // A port that stays the same is held by the old daemon.
     let is_other_port = running::port(config) != Some(config.main.port);
-    if running::pid(config).is_some() && is_other_port {
+    if is_other_port && running::pid(config)?.is_some() {
         daemon::bind(&config.main)?;
     }
     Ok(())
@@ -101,7 +101,7 @@ fn take_turn(config: &Config) -> Result<Pidfile, Failure> {
     let name = &config.main.name;
     let path = Files::of(&config.main).run.join(format!("{name}.restart"));
     Pidfile::lock(&path).map_err(|err| match (err.status, pidfile::holder(&path)) {
-        (status::ALREADY_RUNNING, Some(pid)) => Failure::new(
+        (status::ALREADY_RUNNING, Ok(Some(pid))) => Failure::new(
             status::ALREADY_RUNNING,
             format!("cannot restart {name}: another restart is under way, pid {pid}"),
         ),

@@ -13,8 +13,15 @@ use crate::resp::Reply;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pid of the daemon, from the pidfile's lock: true also when the admin port does not answer.
-pub fn pid(config: &Config) -> Option<i32> {
-    pidfile::holder(&config.main.pid_file)
+///
+/// # Errors
+/// 77 when we may not look: whether it runs is not known then.
+pub fn pid(config: &Config) -> Result<Option<i32>, Failure> {
+    let path = &config.main.pid_file;
+    pidfile::holder(path).map_err(|err| {
+        let message = format!("cannot look at pidfile {}: {err}", path.display());
+        Failure::new(status::NOT_PERMITTED, message)
+    })
 }
 
 /// Sends a command and waits for its reply, which is no error.

@@ -19,13 +19,13 @@ pub fn status(config: &Config) -> Result<Answer, Failure> {
         text: format!("{name}: not running\n").into(),
         json: json!({ "name": name, "state": "stopped" }),
     };
-    let Some(pid) = running::pid(config) else {
+    let Some(pid) = running::pid(config)? else {
         return Ok(stopped());
     };
     let info = match running::info(config, pid) {
         Ok(info) => info,
         // It ended while we asked.
-        Err(_) if running::pid(config).is_none() => return Ok(stopped()),
+        Err(_) if running::pid(config)?.is_none() => return Ok(stopped()),
         Err(err) => {
             let message = format!("{name}: running, pid {pid}, but {err}");
             return Err(Failure::new(status::FAILED, message));

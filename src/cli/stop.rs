@@ -26,7 +26,7 @@ const LAST_BREATH: Duration = Duration::from_secs(2);
 /// `stark stop`: returns when the process has ended, which is a moment after its pidfile is gone.
 pub fn stop(config: &Config) -> Result<Answer, Failure> {
     let name = &config.main.name;
-    let Some(pid) = running::pid(config) else {
+    let Some(pid) = running::pid(config)? else {
         return Ok(Answer::new(
             format!("{name}: not running\n"),
             json!({ "name": name, "state": "stopped", "pid": null }),
@@ -49,7 +49,7 @@ pub fn stop_process(config: &Config, pid: i32) -> Result<(), Failure> {
     };
     // Whoever stops it already is waited for.
     let _turn = take_turn(config);
-    if running::pid(config) != Some(pid) {
+    if running::pid(config)? != Some(pid) {
         return wait(&end, LAST_BREATH).then_some(()).ok_or_else(|| {
             cannot(
                 status::FAILED,
