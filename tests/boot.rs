@@ -507,7 +507,7 @@ fn started_as_root_it_becomes_the_user_and_anybody_else_is_refused() {
     stark.start_again();
     let ids = format!("{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}");
     let everybody = stark.processes();
-    assert_eq!(everybody.len(), 2, "master and worker");
+    assert_eq!(everybody.len(), 3, "master, logger and worker");
     for pid in everybody {
         assert_eq!(
             (status(pid, "Uid"), status(pid, "Gid")),

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use support::redis::Redis;
@@ -89,6 +90,8 @@ fn check_warns_of_a_redis_that_is_away_and_refuses_bad_settings() {
 fn what_print_config_prints_can_be_fed_back() {
     let ini = "[main]\nlog_level = debug\nheartbeat_seconds = 250ms\n[run]\nscript_file = run.php\nmemory_limit = 64M\n[worker]\ncount = 3\nmax_idle_seconds = 5m\n[queue]\nhost = localhost\npassword = \"s3 cret;\"\nkey = a:b\n[env]\nMixedCase = \"x; y\"\n";
     let stark = Stark::prepare(ini, RUNS);
+    // A password that every user can read would be warned of.
+    fs::set_permissions(stark.path("t.ini"), Permissions::from_mode(0o600)).expect("it is ours");
     let first = stark.cli(&["--print-config"]);
     assert_eq!((first.status, &*first.stderr), (0, ""), "{first:?}");
     assert!(!first.stdout.contains("s3 cret"), "{first:?}");

@@ -101,7 +101,9 @@ fn load(name: &str, ini: &str) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join(name);
     fs::write(&path, ini).expect("a settings file");
-    fs::write(directory.path().join("run.php"), "<?php").expect("a script");
+    for script in ["run.php", "mail.php"] {
+        fs::write(directory.path().join(script), "<?php").expect("a script");
+    }
     if let Err(mistakes) = stark::config::load(&path, &[]) {
         panic!("{mistakes}\n{ini}");
     }
@@ -116,10 +118,31 @@ fn the_settings_shown_are_accepted() {
         .filter_map(|rest| rest.split("```").next())
         .collect();
     assert!(!snippets.is_empty());
-    snippets
-        .iter()
-        .for_each(|snippet| load("worker.ini", snippet));
+    // Each stands for itself, and adds to those before it.
+    let mut all = String::new();
+    for snippet in snippets {
+        load("worker.ini", snippet);
+        all += snippet;
+        load("worker.ini", &all);
+    }
     load("config.ini", &text("conf/examples/config.ini"));
+    load("pools.ini", &text("conf/examples/pools.ini"));
+}
+
+#[test]
+fn the_named_pools_shown_in_the_shipped_ini_are_accepted() {
+    let shipped = text("conf/worker.ini");
+    let (before, _) = shipped.split_once("; [run mail]").expect("the example");
+    let example = shipped[before.len()..].lines().filter_map(|line| {
+        let line = line.strip_prefix("; ")?;
+        let is_setting = line
+            .split_once(" = ")
+            .is_some_and(|(key, _)| !key.contains(' '));
+        (line.starts_with('[') || is_setting).then(|| format!("{line}\n"))
+    });
+    let example: String = example.collect();
+    assert_eq!(example.matches('[').count(), 5, "{example}");
+    load("worker.ini", &format!("{shipped}{example}"));
 }
 
 #[test]

@@ -78,18 +78,18 @@ fn stat(redis: &Redis, field: &str) -> usize {
 fn jobs_come_in_the_order_of_their_push_and_are_settled_by_the_next_turn() {
     let redis = Redis::start();
     let mut queue = opened(&redis.settings(KEY));
-    assert!(queue.turn(done(0), 10, 0).unwrap().jobs.is_empty());
+    assert!(queue.turn(done(0), &[10], 0).unwrap().jobs.is_empty());
     push(&redis, 0..5);
-    let first = queue.turn(done(0), 3, 0).unwrap();
+    let first = queue.turn(done(0), &[3], 0).unwrap();
     assert_eq!(payloads(&first), numbers(0..3));
     assert_eq!(first.payload_bytes, 3);
     assert_eq!(first.jobs[2].key(), KEY);
     assert_eq!(first.jobs[2].attempt(), 1);
     let settled = Settled { done: 2, failed: 1 };
-    let second = queue.turn(settled, 3, 0).unwrap();
+    let second = queue.turn(settled, &[3], 0).unwrap();
     assert_eq!(payloads(&second), numbers(3..5));
     assert!(second.token.number > first.token.number);
-    assert!(queue.turn(done(2), 3, 0).unwrap().jobs.is_empty());
+    assert!(queue.turn(done(2), &[3], 0).unwrap().jobs.is_empty());
     assert_eq!((stat(&redis, "processed"), stat(&redis, "failed")), (5, 1));
     let held: usize = redis.connect().llen(reserved_name()).unwrap();
     assert_eq!(held, 1, "only the token");
@@ -101,7 +101,7 @@ fn a_turn_takes_no_more_than_its_share_but_one() {
     let mut queue = opened(&redis.settings(KEY));
     push(&redis, 0..20);
     let sizes = [1000, 1000, 1000, 2].map(|most| {
-        let held = queue.turn(done(0), most, 8).unwrap().jobs.len();
+        let held = queue.turn(done(0), &[most], 8).unwrap().jobs.len();
         queue.leave(done(held)).unwrap();
         queue.open().unwrap();
         held
@@ -118,7 +118,7 @@ fn leaving_gives_back_what_was_not_begun_to_the_head_in_order() {
     let redis = Redis::start();
     let mut queue = opened(&redis.settings(KEY));
     push(&redis, 0..10);
-    queue.turn(done(0), 5, 0).unwrap();
+    queue.turn(done(0), &[5], 0).unwrap();
     assert_eq!(queue.leave(Settled { done: 1, failed: 1 }), Ok(3));
     assert_eq!(waiting(&redis), numbers(2..10));
     assert_eq!((stat(&redis, "processed"), stat(&redis, "failed")), (2, 1));
@@ -131,9 +131,12 @@ fn leaving_gives_back_what_was_not_begun_to_the_head_in_order() {
         Ok(0),
         "there is nothing more to leave"
     );
-    assert_eq!(queue.turn(done(0), 1, 0).unwrap_err(), QueueError::Lost);
+    assert_eq!(queue.turn(done(0), &[1], 0).unwrap_err(), QueueError::Lost);
     queue.open().unwrap();
-    assert_eq!(payloads(&queue.turn(done(0), 2, 0).unwrap()), numbers(2..4));
+    assert_eq!(
+        payloads(&queue.turn(done(0), &[2], 0).unwrap()),
+        numbers(2..4)
+    );
 }
 
 #[test]
@@ -141,7 +144,7 @@ fn a_successor_reclaims_what_had_not_ended_and_only_that() {
     let redis = Redis::start();
     push(&redis, 0..100);
     let settings = redis.settings(KEY);
-    let token = opened(&settings).turn(done(0), 100, 0).unwrap().token;
+    let token = opened(&settings).turn(done(0), &[100], 0).unwrap().token;
     push(&redis, 100..105);
 
     let mut successor = Queue::new(&settings, identity(0, 2));
@@ -169,7 +172,7 @@ fn a_successor_reclaims_what_had_not_ended_and_only_that() {
     let stats = ["processed", "failed", "reclaimed"].map(|field| stat(&redis, field));
     assert_eq!(stats, [42, 2, 58]);
     successor.open().unwrap();
-    assert_eq!(payloads(&successor.turn(done(0), 1, 0).unwrap()), ["42"]);
+    assert_eq!(payloads(&successor.turn(done(0), &[1], 0).unwrap()), ["42"]);
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn progress_that_cannot_be_of_this_list_is_not_believed() {
     let redis = Redis::start();
     push(&redis, 0..3);
     let settings = redis.settings(KEY);
-    opened(&settings).turn(done(0), 3, 0).unwrap();
+    opened(&settings).turn(done(0), &[3], 0).unwrap();
     let reclaimed = queue(&settings).reclaim(&|_, _| done(4)).unwrap().unwrap();
     assert_eq!((reclaimed.settled, reclaimed.given_back), (done(0), 3));
     assert_eq!(waiting(&redis), numbers(0..3));
@@ -229,7 +232,7 @@ fn a_start_finds_every_registered_list_of_its_node_and_reclaims_by_name() {
         };
         let mut queue = Queue::new(&settings, identity);
         queue.open().unwrap();
-        queue.turn(done(0), 2, 0).unwrap();
+        queue.turn(done(0), &[2], 0).unwrap();
     }
     let keys = Keys::new(KEY);
     let _: () = redis.connect().sadd(&keys.registry, "garbage").unwrap();
@@ -267,19 +270,19 @@ fn a_worker_whose_list_was_taken_over_settles_nothing_and_begins_anew() {
     push(&redis, 0..4);
     let settings = redis.settings(KEY);
     let mut worker = opened(&settings);
-    worker.turn(done(0), 2, 0).unwrap();
+    worker.turn(done(0), &[2], 0).unwrap();
     Queue::new(&settings, identity(0, 2))
         .reclaim(&nothing_ended)
         .unwrap();
 
-    assert_eq!(worker.turn(done(2), 2, 0).unwrap_err(), QueueError::Lost);
+    assert_eq!(worker.turn(done(2), &[2], 0).unwrap_err(), QueueError::Lost);
     assert_eq!(stat(&redis, "processed"), 0);
     assert_eq!(waiting(&redis), numbers(0..4));
-    assert_eq!(worker.turn(done(2), 2, 0).unwrap_err(), QueueError::Lost);
+    assert_eq!(worker.turn(done(2), &[2], 0).unwrap_err(), QueueError::Lost);
     assert_eq!(worker.reclaim(&nothing_ended), Ok(None));
     worker.open().unwrap();
     assert_eq!(
-        payloads(&worker.turn(done(0), 9, 0).unwrap()),
+        payloads(&worker.turn(done(0), &[9], 0).unwrap()),
         numbers(0..4)
     );
 
@@ -297,9 +300,12 @@ fn turn_with(fate: Fate) -> (Redis, Proxy, Queue) {
     let mut settings = redis.settings(KEY);
     settings.address = proxy.address();
     let mut queue = opened(&settings);
-    assert_eq!(payloads(&queue.turn(done(0), 2, 0).unwrap()), numbers(0..2));
+    assert_eq!(
+        payloads(&queue.turn(done(0), &[2], 0).unwrap()),
+        numbers(0..2)
+    );
     proxy.plan("EVALSHA", fate);
-    let error = queue.turn(done(2), 2, 0).unwrap_err();
+    let error = queue.turn(done(2), &[2], 0).unwrap_err();
     assert!(
         matches!(error, QueueError::Unavailable(_)),
         "{fate:?}: {error}"
@@ -317,14 +323,14 @@ fn a_turn_with_unknown_outcome_is_found_out_and_settles_once() {
         Fate::Late,
     ] {
         let (redis, proxy, mut queue) = turn_with(fate);
-        let reservation = queue.turn(done(2), 2, 0).unwrap();
+        let reservation = queue.turn(done(2), &[2], 0).unwrap();
         assert_eq!(payloads(&reservation), numbers(2..4), "{fate:?}");
         assert_eq!(proxy.deliver(), usize::from(fate == Fate::Late));
         assert_eq!(
-            payloads(&queue.turn(done(2), 9, 0).unwrap()),
+            payloads(&queue.turn(done(2), &[9], 0).unwrap()),
             numbers(4..10)
         );
-        assert!(queue.turn(done(6), 9, 0).unwrap().jobs.is_empty());
+        assert!(queue.turn(done(6), &[9], 0).unwrap().jobs.is_empty());
         assert_eq!(stat(&redis, "processed"), 10, "{fate:?}");
     }
 }
@@ -333,7 +339,10 @@ fn a_turn_with_unknown_outcome_is_found_out_and_settles_once() {
 fn a_late_turn_that_comes_before_its_repetition_is_found_too() {
     let (redis, proxy, mut queue) = turn_with(Fate::Late);
     assert_eq!(proxy.deliver(), 1);
-    assert_eq!(payloads(&queue.turn(done(2), 2, 0).unwrap()), numbers(2..4));
+    assert_eq!(
+        payloads(&queue.turn(done(2), &[2], 0).unwrap()),
+        numbers(2..4)
+    );
     assert_eq!(queue.leave(done(2)), Ok(0));
     assert_eq!(stat(&redis, "processed"), 4);
 }
@@ -369,7 +378,10 @@ fn leaving_and_opening_with_unknown_outcome_can_be_repeated() {
             queue.reclaim(&nothing_ended).unwrap();
             queue.open().unwrap();
         }
-        assert_eq!(payloads(&queue.turn(done(0), 2, 0).unwrap()), numbers(2..4));
+        assert_eq!(
+            payloads(&queue.turn(done(0), &[2], 0).unwrap()),
+            numbers(2..4)
+        );
     }
 }
 
@@ -379,14 +391,14 @@ fn keys_of_another_type_lose_nothing() {
     push(&redis, 0..2);
     let settings = redis.settings(KEY);
     let mut queue = opened(&settings);
-    queue.turn(done(0), 2, 0).unwrap();
+    queue.turn(done(0), &[2], 0).unwrap();
     let mut other = redis.connect();
     let _: () = other.set(KEY, "a string").unwrap();
     let refused = |result: Result<(), QueueError>| match result {
         Err(QueueError::Refused(text)) => assert!(text.contains("WRONGTYPE"), "{text}"),
         other => panic!("{other:?}"),
     };
-    refused(queue.turn(done(2), 2, 0).map(drop));
+    refused(queue.turn(done(2), &[2], 0).map(drop));
     refused(queue.leave(done(1)).map(drop));
     let held: Vec<String> = other.lrange(reserved_name(), 1, -1).unwrap();
     assert_eq!(held, numbers(0..2));
@@ -423,15 +435,15 @@ fn a_full_server_still_drains() {
 
     let mut queue = opened(&settings);
     assert_eq!(
-        payloads(&queue.turn(done(0), 20, 0).unwrap()),
+        payloads(&queue.turn(done(0), &[20], 0).unwrap()),
         numbers(0..20)
     );
     assert_eq!(queue.leave(done(10)), Ok(10));
     queue.open().unwrap();
-    let mut held = queue.turn(done(0), 20, 0).unwrap().jobs.len();
+    let mut held = queue.turn(done(0), &[20], 0).unwrap().jobs.len();
     let mut total = 10 + held;
     while held > 0 {
-        held = queue.turn(done(held), 20, 0).unwrap().jobs.len();
+        held = queue.turn(done(held), &[20], 0).unwrap().jobs.len();
         total += held;
     }
     assert_eq!(total, 50);
@@ -447,7 +459,7 @@ fn scripts_that_the_server_forgot_are_loaded_again() {
             .arg("FLUSH")
             .query(&mut redis.connect())
             .unwrap();
-        let reservation = queue.turn(done(job), 1, 0).unwrap();
+        let reservation = queue.turn(done(job), &[1], 0).unwrap();
         assert_eq!(payloads(&reservation), [job.to_string()]);
     }
 }
@@ -470,18 +482,19 @@ fn payloads_are_byte_exact_up_to_fifty_megabytes() {
     );
     assert_eq!(Producer::new(&settings).push(&sent), Ok(6));
     let mut queue = opened(&settings);
-    let reservation = queue.turn(done(0), 10, 0).unwrap();
-    let got: Vec<Vec<u8>> = reservation
-        .jobs
-        .into_iter()
-        .map(|job| job.payload)
-        .collect();
-    assert!(got == sent);
-    // Back and again: what was given back is the same, too.
-    assert_eq!(queue.leave(done(0)), Ok(6));
-    queue.open().unwrap();
-    let again = queue.turn(done(0), 10, 0).unwrap();
-    assert!(again.jobs.iter().map(|job| &job.payload).eq(&sent));
+    let (small, large) = sent.split_at(5);
+    for expected in [small, large] {
+        // Given back and taken again, what comes is the same.
+        let first = queue.turn(done(0), &[10], 0).unwrap();
+        assert_eq!(queue.leave(done(0)), Ok(expected.len()));
+        queue.open().unwrap();
+        let again = queue.turn(done(0), &[10], 0).unwrap();
+        for reservation in [first, again] {
+            assert!(reservation.jobs.iter().map(|job| &job.payload).eq(expected));
+        }
+        assert_eq!(queue.leave(done(expected.len())), Ok(0));
+        queue.open().unwrap();
+    }
 }
 
 #[test]
@@ -490,15 +503,80 @@ fn a_thousand_jobs_fit_in_a_turn_and_more_are_never_taken() {
     push(&redis, 0..2500);
     let mut queue = opened(&redis.settings(KEY));
     assert_eq!(
-        payloads(&queue.turn(done(0), 5000, 0).unwrap()),
+        payloads(&queue.turn(done(0), &[5000], 0).unwrap()),
         numbers(0..1000)
     );
     assert_eq!(
-        payloads(&queue.turn(done(1000), 1000, 0).unwrap()),
+        payloads(&queue.turn(done(1000), &[1000], 0).unwrap()),
         numbers(1000..2000)
     );
     assert_eq!(queue.leave(done(0)), Ok(1000));
     assert_eq!(waiting(&redis), numbers(1000..2500));
+}
+
+/// What turns that ask for a thousand jobs get of jobs of these sizes: how many each, until none is left.
+fn turns_of(redis: &Redis, sizes: &[usize]) -> Vec<usize> {
+    let jobs: Vec<Vec<u8>> = sizes.iter().map(|size| vec![b'x'; *size]).collect();
+    for some in jobs.chunks(100) {
+        let _: usize = redis.connect().rpush(KEY, some).unwrap();
+    }
+    let mut queue = opened(&redis.settings(KEY));
+    let (mut counts, mut taken) = (vec![], 0);
+    while taken < jobs.len() {
+        let held = counts.last().copied().unwrap_or(0);
+        let reservation = queue.turn(done(held), &[1000], 0).unwrap();
+        let count = reservation.jobs.len();
+        assert!(count == 1 || reservation.payload_bytes <= 1 << 20);
+        let expected = &jobs[taken..taken + count];
+        assert!(reservation.jobs.iter().map(|job| &job.payload).eq(expected));
+        taken += count;
+        counts.push(count);
+    }
+    assert_eq!(queue.leave(done(counts[counts.len() - 1])), Ok(0));
+    counts
+}
+
+#[test]
+fn a_turn_takes_a_mebibyte_but_always_one_job() {
+    let redis = Redis::start();
+    assert_eq!(turns_of(&redis, &[1 << 20, 1, 1]), [1, 2]);
+    assert_eq!(turns_of(&redis, &[1 << 19, 1 << 19, 0, 1]), [3, 1]);
+    assert_eq!(turns_of(&redis, &[0, (1 << 20) + 1, 0]), [1, 1, 1]);
+    assert_eq!(turns_of(&redis, &[1 << 10; 1024]), [1000, 24]);
+    assert_eq!(turns_of(&redis, &[10_000; 210]), [104, 104, 2]);
+    let small_and_large: Vec<usize> = [vec![10; 500], vec![1_000_000; 5], vec![10; 500]].concat();
+    let counts = turns_of(&redis, &small_and_large);
+    assert!(counts.len() < 20, "{counts:?}");
+    assert!(counts.iter().any(|count| *count >= 500), "{counts:?}");
+}
+
+#[test]
+fn large_jobs_behind_small_ones_do_not_stand_in_the_servers_memory_twice() {
+    let redis = Redis::start();
+    let peak = || -> usize {
+        let mut info = cmd("INFO");
+        let info: String = info.arg("memory").query(&mut redis.connect()).unwrap();
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory_peak:"));
+        line.unwrap().parse().unwrap()
+    };
+    let sizes = [vec![10; 300], vec![1 << 20; 60]].concat();
+    let jobs: Vec<Vec<u8>> = sizes.iter().map(|size| vec![b'x'; *size]).collect();
+    for some in jobs.chunks(50) {
+        let _: usize = redis.connect().rpush(KEY, some).unwrap();
+    }
+    let mut queue = opened(&redis.settings(KEY));
+    let before = peak();
+    let mut held = 0;
+    for _ in 0..5 {
+        held = queue.turn(done(held), &[1000], 0).unwrap().jobs.len();
+    }
+    assert!(
+        peak() < before + (12 << 20),
+        "{} bytes more",
+        peak() - before
+    );
 }
 
 #[test]
@@ -506,19 +584,22 @@ fn a_server_that_restarts_between_turns_is_away_and_then_goes_on() {
     let mut redis = Redis::start();
     push(&redis, 0..6);
     let mut queue = opened(&redis.settings(KEY));
-    queue.turn(done(0), 2, 0).unwrap();
+    queue.turn(done(0), &[2], 0).unwrap();
     redis.stop();
     for _ in 0..2 {
-        let error = queue.turn(done(2), 2, 0).unwrap_err();
+        let error = queue.turn(done(2), &[2], 0).unwrap_err();
         assert!(
             matches!(&error, QueueError::Unavailable(text) if text.starts_with("cannot reach redis at unix:")),
             "{error}"
         );
     }
     redis.restart();
-    assert_eq!(payloads(&queue.turn(done(2), 2, 0).unwrap()), numbers(2..4));
+    assert_eq!(
+        payloads(&queue.turn(done(2), &[2], 0).unwrap()),
+        numbers(2..4)
+    );
     redis.restart();
-    while let Err(error) = queue.turn(done(2), 2, 0) {
+    while let Err(error) = queue.turn(done(2), &[2], 0) {
         assert!(matches!(error, QueueError::Unavailable(_)), "{error}");
     }
     assert_eq!(queue.leave(done(2)), Ok(0));
@@ -535,7 +616,7 @@ fn a_stopped_server_is_away_within_the_timeout() {
     redis.pause();
     for _ in 0..2 {
         let begun = Instant::now();
-        let error = queue.turn(done(0), 1, 0).unwrap_err();
+        let error = queue.turn(done(0), &[1], 0).unwrap_err();
         assert!(
             matches!(&error, QueueError::Unavailable(text) if text.contains("no answer within 200ms")),
             "{error}"
@@ -545,7 +626,7 @@ fn a_stopped_server_is_away_within_the_timeout() {
     }
     redis.resume();
     loop {
-        match queue.turn(done(0), 1, 0) {
+        match queue.turn(done(0), &[1], 0) {
             Ok(reservation) => break assert_eq!(payloads(&reservation), ["0"]),
             Err(error) => assert!(matches!(error, QueueError::Unavailable(_)), "{error}"),
         }
@@ -566,5 +647,5 @@ fn a_waiting_worker_sees_the_server_hang_up() {
     assert!(is_readable(&queue));
     queue.disconnect();
     assert!(queue.fd().is_none());
-    assert!(queue.turn(done(0), 1, 0).is_ok());
+    assert!(queue.turn(done(0), &[1], 0).is_ok());
 }

@@ -1,91 +1,24 @@
 //! What users rely on in settings: that the seed's and the shipped ini work as they stand, which value wins, that every
 //! mistake is told with its place, and that `--print-config` means the same when it is read again.
 
+#[path = "settings/access.rs"]
+mod access;
+#[path = "settings/place.rs"]
+mod place;
+#[path = "settings/pools.rs"]
+mod pools;
+#[path = "settings/printed.rs"]
+mod printed;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use stark::config::{
-    self, Address, Affinity, Builtin, Config, Loaded, LogTarget, Prefetch, Program, Surroundings,
-    to_ini,
-};
-use tempfile::TempDir;
+use stark::config::{self, Address, Affinity, Builtin, LogTarget, Prefetch, Program, Surroundings};
+
+use place::{Place, config, mistakes};
 
 const SEED: &str = include_str!("support/seed.ini");
-
-/// A directory with a `run.php`, and the surroundings of a process that was started in it.
-struct Place {
-    directory: TempDir,
-    here: Surroundings,
-    overrides: Vec<String>,
-}
-
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let here = Surroundings {
-            environment: [("HOME".to_owned(), "/home/me".to_owned())].into(),
-            directory: directory.path().to_owned(),
-            cores: vec![0, 1, 4, 5],
-            parallelism: 3,
-        };
-        let place = Self {
-            directory,
-            here,
-            overrides: Vec::new(),
-        };
-        place.write("run.php", "<?php function run($worker, $data) {}");
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn variable(mut self, name: &str, value: &str) -> Self {
-        self.here.environment.insert(name.into(), value.into());
-        self
-    }
-
-    fn set(mut self, argument: &str) -> Self {
-        self.overrides.push(argument.into());
-        self
-    }
-
-    fn load(&self, ini: &str) -> Result<Loaded, String> {
-        self.write("worker.ini", ini);
-        self.load_file("worker.ini")
-    }
-
-    fn load_file(&self, file: &str) -> Result<Loaded, String> {
-        config::load_in(Path::new(file), &self.overrides, &self.here)
-            .map_err(|mistakes| mistakes.to_string())
-    }
-
-    fn config(&self, ini: &str) -> Config {
-        let loaded = self
-            .load(ini)
-            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        assert_eq!(loaded.warnings, [""; 0]);
-        loaded.config
-    }
-}
-
-/// All mistakes of an ini that otherwise runs `builtin = null`.
-fn mistakes(ini: &str) -> String {
-    let place = Place::new();
-    let ini = format!("{ini}\n[run]\nbuiltin = null\n");
-    place.load(&ini).map_or_else(|m| m, |_| String::new())
-}
-
-fn config(ini: &str) -> Config {
-    Place::new().config(&format!("{ini}\n[run]\nbuiltin = null\n"))
-}
 
 #[test]
 fn the_seed_ini_works_as_it_stands() {
@@ -192,14 +125,13 @@ fn every_mistake_is_told_at_once_in_the_order_of_its_place() {
                memory_limit = 128\n[shop]\nx = 1\n[worker mail]\ncount = 2\n";
     assert_eq!(
         place.load(ini).unwrap_err(),
-        "worker.ini: run: nothing to run; set run.script_file or run.builtin\n\
-         worker.ini:2: main.port: \"70000\" is not a port from 0 to 65535\n\
+        "worker.ini:2: main.port: \"70000\" is not a port from 0 to 65535\n\
          worker.ini:4: worker.cuont: unknown key; did you mean worker.count?\n\
          worker.ini:5: worker.count: \"four\" is not a number from 1 to 4096, or auto\n\
          worker.ini:6: [wroker]: unknown section; did you mean [worker]?\n\
          worker.ini:8: run.count: unknown key; did you mean worker.count?\n\
          worker.ini:9: run.memory_limit: \"128\" is not a size of at least 1M, such as 512M or 1G, or -1 for no limit\n\
-         worker.ini:12: [worker mail]: not supported yet (named pools)\n\
+         worker.ini:12: pool mail: nothing to run; set script_file or builtin in [run mail]\n\
          STARK_MAIN__PROT: main.prot: unknown key; did you mean main.port?\n\
          --set: main.zzz: is not section.key=value\n\
          --set: worker.nice: \"99\" is not a number from -20 to 19"
@@ -248,6 +180,7 @@ fn values_out_of_range_are_refused_and_those_at_its_ends_are_not() {
             &["65536", "-1", "http", ""],
         ),
         ("main", "name", &["a.b_c-D1", ""], &["a b", "a/b", "ü"]),
+        ("main", "unixsocket", &["", "a.sock"], &["worker.ini"]),
         (
             "main",
             "host",
@@ -268,8 +201,18 @@ fn values_out_of_range_are_refused_and_those_at_its_ends_are_not() {
         ("queue", "prefetch", &["1", "1000", "auto"], &["0", "1001"]),
         ("queue", "timeout", &["0", "2.0", "500ms"], &["-1", "never"]),
         ("queue", "type", &["redis", "none", ""], &["kafka"]),
-        ("queue", "delivery", &["at-least-once"], &["exactly-once"]),
-        ("queue", "key", &["a", "' a '"], &["", "' '"]),
+        (
+            "queue",
+            "delivery",
+            &["at-least-once", "At-Most-Once", ""],
+            &["exactly-once"],
+        ),
+        (
+            "queue",
+            "key",
+            &["a", "' a '", "high low"],
+            &["", "' '", "a b a"],
+        ),
         (
             "queue",
             "host",
@@ -296,14 +239,9 @@ fn values_out_of_range_are_refused_and_those_at_its_ends_are_not() {
 #[test]
 fn what_a_later_version_does_is_refused_until_then_unless_it_is_off() {
     for (section, key, off, on) in [
-        ("main", "unixsocket", "", "/tmp/s"),
-        ("main", "password", "\"\"", "secret"),
-        ("main", "password_file", "", "secret"),
-        ("main", "readonly_password", "", "secret"),
         ("main", "slow_job_ms", "0", "1000"),
         ("run", "max_job_seconds", "0", "60"),
         ("queue", "type", "redis", "embedded"),
-        ("queue", "delivery", "at-least-once", "at-most-once"),
         ("queue", "sync", "normal", "full"),
         ("queue", "lease_seconds", "", "30"),
         ("retry", "max_attempts", "", "3"),
@@ -319,10 +257,6 @@ fn what_a_later_version_does_is_refused_until_then_unless_it_is_off() {
             format!("worker.ini:2: {section}.{key}: not supported yet")
         );
     }
-    assert_eq!(
-        mistakes("[queue]\nkey = high low"),
-        "worker.ini:2: queue.key: several names are not supported yet"
-    );
     let place = Place::new();
     place.write("run.py", "");
     assert_eq!(
@@ -332,17 +266,6 @@ fn what_a_later_version_does_is_refused_until_then_unless_it_is_off() {
     assert_eq!(
         place.load("[run]\ncommand = true").unwrap_err(),
         "worker.ini:2: run.command: not supported yet"
-    );
-}
-
-#[test]
-fn an_admin_port_that_others_reach_needs_a_password() {
-    let mistakes = mistakes("[main]\nhost = 0.0.0.0\npassword = hunter2");
-    assert_eq!(
-        mistakes,
-        "worker.ini:2: main.host: \"0.0.0.0\" is not a loopback address, so it needs main.password, \
-         which is not supported yet; use 127.0.0.1, ::1 or localhost\n\
-         worker.ini:3: main.password: not supported yet"
     );
 }
 
@@ -498,7 +421,12 @@ fn secrets_are_not_repeated_in_mistakes() {
         "[queue]\npassword = \"hunter2",
         "[queue]\npasswrod = hunter2",
         "[queue]\npassword hunter2",
-        "[main]\npassword = hunter2",
+        "[main]\npassword = hunter2\nreadonly_password = hunter2",
+        "[main]\nreadonly_password = hunter2",
+        "[main]\npassword = hunter2\npassword_file = run.php",
+        "[main]\npassword = 'hunter2' b",
+        "[queue mail]\nurl = redis://me:hunter2@h\nhost = h",
+        "[run mail]\npassword = hunter2",
     ] {
         let told = mistakes(ini);
         assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
@@ -571,38 +499,6 @@ fn a_file_that_cannot_be_read_is_one_mistake() {
         place.load_file("big.ini").unwrap_err(),
         "big.ini: cannot read the settings: longer than 1 MiB"
     );
-}
-
-#[test]
-fn printed_settings_mean_the_same_when_they_are_read_again() {
-    let place = Place::new();
-    for ini in [
-        SEED,
-        "[run]\nbuiltin = probe\nmemory_limit = -1\n",
-        "[main]\nlog_file = -\nlog_level = debug\nuser = www\ngroup = www\nheartbeat_seconds = 250ms\n\
-         [run]\nscript_file = run.php\ninterpreter = php -d 'a b=\"1\"' \"it's\"\n\
-         [worker]\njitter = 7%\naffinity = 0-1,5\nnice = -3\nmax_idle_seconds = 1m\nempty_sleep_seconds = 0.05\n\
-         [queue]\nhost = /run/redis.sock\ndb = 4\nusername = me\nprefetch = 7\n\
-         [env]\nQuote = 'say \"x\"'\nHome = '${HOME}'\nClass = App\\Job\nEmpty =\n",
-        "[main]\nlog_file = x.log\n[run]\nbuiltin = null\n[queue]\ntype = none\n",
-    ] {
-        let config = place.config(ini);
-        let printed = to_ini(&config);
-        assert_eq!(place.config(&printed), config, "{printed}");
-    }
-}
-
-#[test]
-fn printed_settings_show_no_secret() {
-    let place = Place::new();
-    let ini = "[run]\nbuiltin = null\n[queue]\npassword = hunter2\n\
-               [env]\nAPI_TOKEN = hunter2\nDSN = mysql://me:hunter2@db/app\nAPP_ENV = dev\n";
-    let printed = to_ini(&place.config(ini));
-    assert!(!printed.contains("hunter2"), "{printed}");
-    assert!(printed.contains("\n;password = \"***\""), "{printed}");
-    let again = place.config(&printed).pools.remove(0);
-    assert_eq!(again.queue.unwrap().password, None);
-    assert_eq!(again.env.keys().collect::<Vec<_>>(), ["APP_ENV"]);
 }
 
 #[test]

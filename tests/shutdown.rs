@@ -341,8 +341,8 @@ fn fifty_workers_start_work_and_stop_cleanly() {
     assert_eq!(stark.read("notes").len(), 1000);
     assert_eq!(
         children(stark.pid()).len(),
-        51,
-        "workers and keeper, no zombie"
+        52,
+        "workers, keeper and logger, no zombie"
     );
     stark.stop();
     assert!(stark.log_lines(" WARN ").is_empty() && stark.log_lines(" ERROR ").is_empty());

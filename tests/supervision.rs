@@ -364,6 +364,7 @@ fn titles_tell_who_is_who_and_what_he_does() {
     titles.sort();
     let idle = [
         "stark: mail keeper",
+        "stark: mail logger",
         "stark: mail worker 0 [idle]",
         "stark: mail worker 1 [idle]",
     ];
@@ -426,6 +427,13 @@ fn a_worker_holds_nothing_of_the_masters_and_nothing_of_its_siblings() {
         all.filter(|target| target.starts_with("socket:")).collect()
     };
     let workers = stark.worker_pids();
+    // All have the queue to the logger, and nothing else, in common.
+    let common = sockets_of(workers[0])
+        .intersection(&of_master)
+        .cloned()
+        .collect::<HashSet<_>>();
+    assert_eq!(common.len(), 1, "{common:?}");
+    let sockets_of = |pid| -> HashSet<String> { &sockets_of(pid) - &common };
     for pid in &workers {
         let own = descriptors(*pid);
         assert!(

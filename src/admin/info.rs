@@ -201,10 +201,21 @@ impl Display for Queue {
         let connected = u8::from(self.is_connected);
         write!(f, "key={},", percent_encoded(&self.key))?;
         write!(f, "type={},connected={connected}", self.kind)?;
-        match self.waiting {
-            Some(waiting) => write!(f, ",waiting={waiting}"),
-            None => Ok(()),
+        let ms = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
+        let figures = [
+            ("waiting", self.waiting),
+            ("reserved", self.reserved),
+            ("delayed", self.delayed),
+            ("dead", self.dead),
+            ("oldest_ms", ms(self.oldest)),
+            ("sampled_ms_ago", ms(self.sampled_ago)),
+        ];
+        for (name, figure) in figures {
+            if let Some(figure) = figure {
+                write!(f, ",{name}={figure}")?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -218,6 +229,11 @@ fn stats(text: &mut Text, snapshot: &Snapshot) {
         "instantaneous_runs_per_sec",
         format_args!("{:.0}", stats.runs_per_second),
     );
+    let us = |time: Option<Duration>| time.unwrap_or_default().as_micros();
+    text.field("run_usec_p50", us(stats.run_p50));
+    text.field("run_usec_p99", us(stats.run_p99));
+    text.field("jobs_retried", 0);
+    text.field("jobs_buried", 0);
     text.field("jobs_reclaimed", stats.jobs_reclaimed);
     text.field("stalls", stats.stalls);
     text.field("total_connections_received", clients.connections_received);
@@ -358,12 +374,22 @@ mod tests {
                     kind: "redis",
                     is_connected: true,
                     waiting: Some(7),
+                    reserved: Some(2),
+                    delayed: Some(1),
+                    dead: Some(0),
+                    oldest: Some(Duration::from_millis(1500)),
+                    sampled_ago: Some(Duration::from_millis(40)),
                 },
                 Queue {
                     key: b"a,b=\xff\r\n%".to_vec(),
                     kind: "redis",
                     is_connected: false,
                     waiting: None,
+                    reserved: None,
+                    delayed: None,
+                    dead: None,
+                    oldest: None,
+                    sampled_ago: None,
                 },
             ],
             stats: Stats {
@@ -371,6 +397,8 @@ mod tests {
                 run_failures: 2,
                 run_time: Duration::from_millis(2500),
                 runs_per_second: 3.6,
+                run_p50: Some(Duration::from_micros(1200)),
+                run_p99: Some(Duration::from_millis(90)),
                 jobs_reclaimed: 1,
                 stalls: 0,
             },
@@ -423,7 +451,7 @@ worker0:pool=mail,pid=813,generation=2,state=idle,core=0,run_count=10,failures=1
 worker1:pool=mail,pid=0,generation=2,state=waiting,core=-1,run_count=10,failures=1,rss=4096,cpu_ms=20,idle_ms=3,job_ms=0,next_start_ms=0
 
 # Queue
-queue0:key=test:redis,type=redis,connected=1,waiting=7
+queue0:key=test:redis,type=redis,connected=1,waiting=7,reserved=2,delayed=1,dead=0,oldest_ms=1500,sampled_ms_ago=40
 queue1:key=a%2Cb%3D%FF%0D%0A%25,type=redis,connected=0
 
 # Stats
@@ -432,6 +460,10 @@ run_failures:2
 run_seconds:2.500000
 run_qps:8.00
 instantaneous_runs_per_sec:4
+run_usec_p50:1200
+run_usec_p99:90000
+jobs_retried:0
+jobs_buried:0
 jobs_reclaimed:1
 stalls:0
 total_connections_received:5

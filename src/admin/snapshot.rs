@@ -183,6 +183,16 @@ pub struct Queue {
     pub is_connected: bool,
     /// Jobs in the list; none: not known yet.
     pub waiting: Option<u64>,
+    /// Jobs in workers' hands, of all daemons.
+    pub reserved: Option<u64>,
+    /// Jobs that are not due yet.
+    pub delayed: Option<u64>,
+    /// Buried jobs.
+    pub dead: Option<u64>,
+    /// How long the next job has been waiting; an estimate.
+    pub oldest: Option<Duration>,
+    /// Since the figures were taken.
+    pub sampled_ago: Option<Duration>,
 }
 
 /// What the consumers did, in total.
@@ -196,6 +206,10 @@ pub struct Stats {
     pub run_time: Duration,
     /// Of the last moments.
     pub runs_per_second: f64,
+    /// The median of the runs' lengths; none: there was no run.
+    pub run_p50: Option<Duration>,
+    /// What 99 of 100 runs did not exceed.
+    pub run_p99: Option<Duration>,
     /// Put back from workers that died.
     pub jobs_reclaimed: u64,
     /// Pauses of the master itself that were forgiven.

@@ -1,60 +1,50 @@
 //! From texts with places to a [`Config`]: what each value means, which range it has, and what contradicts what.
-//! Mistakes are noted and a default stands in, so that one run finds them all. `[run]` and `[queue]` have files of
-//! their own, which use [`Check`].
+//! Mistakes are noted and a default stands in, so that one run finds them all. `[run]`, `[queue]`, the pools and who
+//! may reach the admin port have files of their own, which use [`Check`].
 
-use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layers::{RawConfig, RawMain, RawRetry, RawWorker, Setting};
+use super::layers::{RawConfig, RawMain, RawWorker, Setting};
 use super::mistakes::{Mistakes, Place};
-use super::{
-    Affinity, Builtin, Config, LogTarget, Main, Pool, Program, Surroundings, Worker, units,
-};
+use super::sections::{allowed_names, is_name};
+use super::{Affinity, Builtin, Config, LogTarget, Main, Program, Surroundings, Worker, units};
 
-/// Most slots of a pool: the room in the scoreboard.
-const MAX_WORKERS: usize = 4096;
-
-/// Longest daemon name: it becomes part of socket paths, which end at 108 bytes.
-const MAX_NAME: usize = 64;
+/// Most slots of all pools: the room in the scoreboard.
+pub const MAX_WORKERS: usize = 4096;
 
 /// Values are cut here in mistakes, in characters.
 const MAX_SHOWN: usize = 60;
 
-/// Checks settings; the result counts only if no mistakes were added.
-pub fn check(
-    given: RawConfig,
-    file: &Path,
-    shown: &str,
-    here: &Surroundings,
-    mistakes: &mut Mistakes,
-) -> Config {
-    let mut check = Check {
-        directory: file.parent().unwrap_or(Path::new("/")),
-        file: Place::in_file(shown, 0),
-        here,
-        mistakes,
-    };
-    let main = check.main(&given.main, file);
-    let run = check.run(&given.run);
-    let is_builtin = matches!(run.program, Program::Builtin(_));
-    let pool = Pool {
-        name: main.name.clone(),
-        worker: check.worker(&given.worker, if is_builtin { 0 } else { 10_000 }),
-        queue: given.queue.as_ref().and_then(|queue| check.queue(queue)),
-        run,
-        env: given
-            .env
-            .into_iter()
-            .map(|(name, setting)| (name, setting.text))
-            .collect(),
-    };
-    check.retry(&given.retry);
-    Config {
-        file: file.to_owned(),
-        main,
-        pools: vec![pool],
+impl<'a> Check<'a> {
+    /// For the settings in `file`, an absolute path that mistakes show as `shown`.
+    pub fn new(
+        file: &'a Path,
+        shown: &str,
+        here: &'a Surroundings,
+        mistakes: &'a mut Mistakes,
+        warnings: &'a mut Vec<String>,
+    ) -> Self {
+        Self {
+            directory: file.parent().unwrap_or(Path::new("/")),
+            file: Place::in_file(shown, 0),
+            here,
+            mistakes,
+            warnings,
+        }
+    }
+
+    /// Checks settings; the result counts only if no mistakes were added.
+    pub fn config(&mut self, raw: &RawConfig, file: &Path) -> Config {
+        let main = self.main(&raw.main, file);
+        let config = Config {
+            file: file.to_owned(),
+            pools: self.pools(raw, &main.name),
+            main,
+        };
+        self.unixsocket(&raw.main, &config);
+        config
     }
 }
 
@@ -66,7 +56,10 @@ pub struct Check<'a> {
     pub file: Place,
     /// What the settings are read in.
     pub here: &'a Surroundings,
-    mistakes: &'a mut Mistakes,
+    /// What is wrong.
+    pub mistakes: &'a mut Mistakes,
+    /// What deserves a word.
+    pub warnings: &'a mut Vec<String>,
 }
 
 /// The text of a setting; an empty one counts as not given.
@@ -80,7 +73,7 @@ pub fn given(setting: &Option<Setting>) -> Option<&Setting> {
 }
 
 /// A value in quotes, cut if it is long.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((cut, _)) => format!("{:?}...", &text[..cut]),
         None => format!("{text:?}"),
@@ -92,6 +85,11 @@ impl Check<'_> {
     pub fn refuse(&mut self, setting: &Setting, why: impl AsRef<str>) {
         let what = format!("{}: {}", setting.name, why.as_ref());
         self.mistakes.add(&setting.place, what);
+    }
+
+    /// Notes what deserves a word about the file, but stops nothing.
+    pub fn warn(&mut self, what: String) {
+        self.warnings.push(format!("{}: {what}", self.file));
     }
 
     /// Notes what is wrong with the file as a whole.
@@ -174,15 +172,7 @@ impl Check<'_> {
     }
 
     fn main(&mut self, main: &RawMain, file: &Path) -> Main {
-        for (setting, off) in [
-            (&main.unixsocket, ""),
-            (&main.password, ""),
-            (&main.password_file, ""),
-            (&main.readonly_password, ""),
-            (&main.slow_job_ms, "0"),
-        ] {
-            self.not_yet(setting, off);
-        }
+        self.not_yet(&main.slow_job_ms, "0");
         let name = self.name(&main.name, file);
         let working_dir = self
             .path(&main.working_dir)
@@ -190,8 +180,9 @@ impl Check<'_> {
         if let (Some(group), None) = (given(&main.group), text(&main.user)) {
             self.refuse(group, "needs main.user");
         }
+        let passwords = self.passwords(main);
         Main {
-            host: self.admin_host(&main.host),
+            host: self.admin_host(main),
             port: self.value(&main.port, 9003, "a port from 0 to 65535", |text| {
                 text.parse().ok()
             }),
@@ -234,22 +225,16 @@ impl Check<'_> {
                         .filter(|max: &NonZeroUsize| max.get() <= 65536)
                 },
             ),
-            unixsocket: None,
-            password: None,
-            readonly_password: None,
+            unixsocket: self.path(&main.unixsocket),
+            password: passwords.full,
+            readonly_password: passwords.readonly,
             name,
             working_dir,
         }
     }
 
     fn name(&mut self, setting: &Option<Setting>, file: &Path) -> String {
-        let allowed = format!("1 to {MAX_NAME} letters, digits, '.', '_' and '-'");
-        let is_name = |name: &str| {
-            (1..=MAX_NAME).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        };
+        let allowed = allowed_names();
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let name = text(setting).unwrap_or(&stem);
         match given(setting) {
@@ -265,27 +250,7 @@ impl Check<'_> {
         name.to_owned()
     }
 
-    /// Whoever reaches the admin port may stop the daemon: without a password nobody else's machine may.
-    fn admin_host(&mut self, setting: &Option<Setting>) -> String {
-        let host = setting
-            .as_ref()
-            .map_or("127.0.0.1", |setting| &setting.text);
-        let is_loopback = match host.parse::<IpAddr>() {
-            Ok(address) => address.to_canonical().is_loopback(),
-            Err(_) => host.eq_ignore_ascii_case("localhost"),
-        };
-        if let (Some(setting), false) = (setting, is_loopback) {
-            let host = quoted(host);
-            let why = format!(
-                "{host} is not a loopback address, so it needs main.password, which is not supported yet; \
-                 use 127.0.0.1, ::1 or localhost"
-            );
-            self.refuse(setting, why);
-        }
-        host.to_owned()
-    }
-
-    fn worker(&mut self, worker: &RawWorker, max_run_count: u64) -> Worker {
+    pub(super) fn worker(&mut self, worker: &RawWorker, max_run_count: u64) -> Worker {
         let max_run_count = self.value(
             &worker.max_run_count,
             max_run_count,
@@ -351,19 +316,6 @@ impl Check<'_> {
             self.refuse(setting, why);
         }
         affinity
-    }
-
-    fn retry(&mut self, retry: &RawRetry) {
-        for setting in [
-            &retry.max_attempts,
-            &retry.backoff_seconds,
-            &retry.backoff_max_seconds,
-            &retry.max_crashes,
-            &retry.dead_max,
-            &retry.dead_seconds,
-        ] {
-            self.not_yet(setting, "");
-        }
     }
 }
 

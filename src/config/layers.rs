@@ -1,17 +1,20 @@
 //! Which settings exist, and which of their values wins: file, environment and `--set` become layers of the `config`
 //! crate, and serde makes one [`RawConfig`] of them, in which every value still knows its place. Unknown names are
-//! found here, before the layers meet. What a value means is for `check`.
+//! found here, before the layers meet: `sections` knows those of sections and pools. What a pool inherits is for
+//! `inherit`, what a value means for `check`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ::config::{ConfigError, Map, Source, Value};
 use serde::Deserialize;
 
 use super::mistakes::{Mistakes, Place, nearest};
 use super::raw::{Entry, Layer};
+use super::sections::{self, Declared};
 
 /// A value as given, and where.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
     /// Section and key, e.g. `worker.count`.
@@ -22,6 +25,13 @@ pub struct Setting {
     pub place: Place,
 }
 
+/// By hand: the value may be a secret.
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.place)
+    }
+}
+
 /// A field's name without the `r#` of one that is a keyword.
 const fn plain(name: &'static str) -> &'static str {
     match name.as_bytes() {
@@ -30,11 +40,17 @@ const fn plain(name: &'static str) -> &'static str {
     }
 }
 
+/// A section of which there may be one for each pool.
+pub trait Section {
+    /// These settings, and those of `base` where there is none here.
+    fn or(self, base: Self) -> Self;
+}
+
 /// A section's struct, and the list of its keys.
 macro_rules! section {
     ($(#[$doc:meta])* $section:ident { $($key:ident)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
+        #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         #[allow(missing_docs, reason = "conf/worker.ini says what each key means")]
         pub struct $section { $(pub $key: Option<Setting>),* }
@@ -42,6 +58,12 @@ macro_rules! section {
         impl $section {
             /// Names of the keys.
             pub const KEYS: &'static [&'static str] = &[$(plain(stringify!($key))),*];
+        }
+
+        impl Section for $section {
+            fn or(self, base: Self) -> Self {
+                Self { $($key: self.$key.or(base.$key)),* }
+            }
         }
     };
 }
@@ -78,12 +100,10 @@ section! {
     RawRetry { max_attempts backoff_seconds backoff_max_seconds max_crashes dead_max dead_seconds }
 }
 
-/// All settings as given.
-#[derive(Debug, Default, Deserialize)]
+/// The sections of a pool as given.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawConfig {
-    /// `[main]`.
-    pub main: RawMain,
+pub struct RawPool {
     /// `[run]`.
     pub run: RawRun,
     /// `[worker]`.
@@ -96,6 +116,21 @@ pub struct RawConfig {
     pub env: BTreeMap<String, Setting>,
 }
 
+/// All settings as given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// `[main]`.
+    pub main: RawMain,
+    /// The sections without a name.
+    pub base: RawPool,
+    /// The sections with one.
+    pub pools: BTreeMap<String, RawPool>,
+    /// The pools in the order of their first mention.
+    #[serde(skip)]
+    pub declared: Vec<Declared>,
+}
+
 /// The known sections with their keys; `env` has any.
 pub const SECTIONS: [(&str, &[&str]); 6] = [
     ("main", RawMain::KEYS),
@@ -106,55 +141,39 @@ pub const SECTIONS: [(&str, &[&str]); 6] = [
     ("env", &[]),
 ];
 
-fn keys_of(section: &str) -> Option<&'static [&'static str]> {
-    let known = SECTIONS.iter().find(|(name, _)| *name == section);
-    known.map(|(_, keys)| *keys)
+/// What the three sources say.
+pub struct Layers {
+    /// The ini file.
+    pub file: Layer,
+    /// Variables.
+    pub environment: Layer,
+    /// `--set`.
+    pub overrides: Layer,
 }
 
-/// Joins the layers, weakest first. What is unknown is left out, and told of.
-pub fn join(layers: Vec<Layer>, mistakes: &mut Mistakes, warnings: &mut Vec<String>) -> RawConfig {
+/// Joins the layers. What is unknown is left out, and told of.
+pub fn join(layers: Layers, mistakes: &mut Mistakes, warnings: &mut Vec<String>) -> RawConfig {
+    let Layers {
+        mut file,
+        mut environment,
+        mut overrides,
+    } = layers;
+    sections::keep_known(&mut file, mistakes, warnings);
+    let declared = sections::declared(&file);
+    sections::keep_known(&mut environment, mistakes, warnings);
+    sections::name_pools(&mut environment, &declared, mistakes);
+    sections::keep_known(&mut overrides, mistakes, warnings);
+    sections::keep_declared(&mut overrides, &declared, mistakes);
     let mut builder = ::config::Config::builder();
-    for mut layer in layers {
-        layer
-            .sections
-            .retain(|(section, place)| is_known_section(section, place, mistakes, warnings));
-        let sections = &layer.sections;
-        layer.entries.retain(|entry| {
-            sections.iter().any(|(name, _)| *name == entry.section) && is_known_key(entry, mistakes)
-        });
+    for mut layer in [file, environment, overrides] {
+        layer.entries.retain(|entry| is_known_key(entry, mistakes));
         builder = builder.add_source(layer);
     }
-    builder
+    let joined: RawConfig = builder
         .build()
         .and_then(::config::Config::try_deserialize)
-        .expect("layers hold nothing but known keys")
-}
-
-fn is_known_section(
-    section: &str,
-    place: &Place,
-    mistakes: &mut Mistakes,
-    warnings: &mut Vec<String>,
-) -> bool {
-    let (kind, pool) = section.split_once(' ').unwrap_or((section, ""));
-    match keys_of(kind) {
-        Some(_) if pool.is_empty() => return true,
-        Some(_) if kind == "main" => {
-            mistakes.add(place, format!("[{section}]: [main] has no name"))
-        }
-        Some(_) => mistakes.add(
-            place,
-            format!("[{section}]: not supported yet (named pools)"),
-        ),
-        None => match nearest(kind, SECTIONS.iter().map(|(name, _)| *name), 0.9) {
-            Some(near) => mistakes.add(
-                place,
-                format!("[{section}]: unknown section; did you mean [{near}]?"),
-            ),
-            None => warnings.push(format!("{place}: [{section}]: unknown section, ignored")),
-        },
-    }
-    false
+        .expect("layers hold nothing but known keys");
+    RawConfig { declared, ..joined }
 }
 
 fn is_known_key(entry: &Entry, mistakes: &mut Mistakes) -> bool {
@@ -164,15 +183,19 @@ fn is_known_key(entry: &Entry, mistakes: &mut Mistakes) -> bool {
         place,
         ..
     } = entry;
-    let keys = keys_of(section).expect("unknown sections are gone");
-    if section == "env" || keys.contains(&key.as_str()) {
+    let (kind, pool) = sections::split(section);
+    let keys = sections::keys_of(kind).expect("unknown sections are gone");
+    if kind == "env" || keys.contains(&key.as_str()) {
         return true;
     }
-    let elsewhere = SECTIONS
-        .iter()
-        .find(|(_, keys)| keys.contains(&key.as_str()));
-    let cure = match (nearest(key, keys.iter().copied(), 0.8), elsewhere) {
-        (_, Some((other, _))) => format!("did you mean {other}.{key}?"),
+    let mut elsewhere = SECTIONS.iter().filter(|(other, keys)| {
+        keys.contains(&key.as_str()) && (pool.is_empty() || *other != "main")
+    });
+    let cure = match (nearest(key, keys.iter().copied(), 0.8), elsewhere.next()) {
+        (_, Some((other, _))) => {
+            let other = sections::with_pool(other, pool);
+            format!("did you mean {other}.{key}?")
+        }
         (Some(near), None) => format!("did you mean {section}.{near}?"),
         (None, None) => format!("[{section}] has {}", keys.join(", ")),
     };
@@ -185,20 +208,28 @@ impl Source for Layer {
         Box::new(self.clone())
     }
 
-    /// A table of sections, each a table of [`Setting`]s.
+    /// A [`RawConfig`] as a table. Pools are deeper than the top, where `config` takes a dot in a name for a path.
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        let mut sections: Map<String, Map<String, Value>> = Map::new();
+        let mut pools: Map<String, Map<String, Map<String, Value>>> = Map::new();
+        let mut keys_of = |section: &str, entry: Option<&Entry>| {
+            let (kind, pool) = sections::split(section);
+            let sections = pools.entry(pool.to_owned()).or_default();
+            let keys = sections.entry(kind.to_owned()).or_default();
+            keys.extend(entry.map(|entry| (entry.key.clone(), setting_value(entry))));
+        };
         for (section, _) in &self.sections {
-            sections.entry(section.clone()).or_default();
+            keys_of(section, None);
         }
         for entry in &self.entries {
-            let section = sections.entry(entry.section.clone()).or_default();
-            section.insert(entry.key.clone(), setting_value(entry));
+            keys_of(&entry.section, Some(entry));
         }
-        Ok(sections
-            .into_iter()
-            .map(|(name, keys)| (name, Value::from(keys)))
-            .collect())
+        let mut base = pools.remove("").unwrap_or_default();
+        let main = base.remove("main").unwrap_or_default();
+        Ok(Map::from_iter([
+            ("main".to_owned(), Value::from(main)),
+            ("base".to_owned(), Value::from(base)),
+            ("pools".to_owned(), Value::from(pools)),
+        ]))
     }
 }
 

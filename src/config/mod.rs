@@ -1,24 +1,31 @@
 //! The settings in force: typed, checked, without loose ends. [`load`] makes a [`Config`] of an ini file, the environment
 //! and `--set`, or tells all that is wrong with them; [`to_ini`] writes one down again. `raw` reads what is written,
-//! `layers` knows the names and which value wins, `check` (with `run` and `queue`) what values mean, `units` sizes and
-//! durations.
+//! `layers` (with `sections`) knows the names and which value wins, `inherit` what named pools have from the unnamed
+//! sections, `check` (with `access`, `pools`, `run` and `queue`) what values mean, `units` sizes and durations.
 
+mod access;
 mod check;
+mod inherit;
 mod layers;
 mod mistakes;
+mod pools;
 mod print;
 mod queue;
 mod raw;
 mod run;
+mod sections;
 pub mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::check::Check;
+use self::layers::Layers;
 pub use self::mistakes::Mistakes;
 use self::mistakes::Place;
 pub use self::print::to_ini;
@@ -83,8 +90,8 @@ pub fn load_in(file: &Path, overrides: &[String], here: &Surroundings) -> Result
     let shown = file.display().to_string();
     // Through its components, which drops the `.` of `./worker.ini`.
     let absolute: PathBuf = here.directory.join(file).components().collect();
-    let bytes = match read_file(&absolute) {
-        Ok(bytes) => bytes,
+    let (mode, bytes) = match read_file(&absolute) {
+        Ok(read) => read,
         Err(err) => {
             let what = format!("cannot read the settings: {err}");
             mistakes.add(&Place::in_file(&shown, 0), what);
@@ -93,28 +100,36 @@ pub fn load_in(file: &Path, overrides: &[String], here: &Surroundings) -> Result
     };
     let variables = |name: &str| here.environment.get(name).cloned();
     let environment = here.environment.iter();
-    let layers = vec![
-        raw::read_ini(&shown, &bytes, &variables, &mut mistakes),
-        raw::read_environment(environment.map(|(name, text)| (name.as_str(), text.as_str()))),
-        raw::read_overrides(overrides, &mut mistakes),
-    ];
+    let layers = Layers {
+        file: raw::read_ini(&shown, &bytes, &variables, &mut mistakes),
+        environment: raw::read_environment(
+            environment.map(|(name, text)| (name.as_str(), text.as_str())),
+        ),
+        overrides: raw::read_overrides(overrides, &mut mistakes),
+    };
+    let holds_password = access::holds_password(&layers.file);
     let mut warnings = Vec::new();
     let given = layers::join(layers, &mut mistakes, &mut warnings);
-    let config = check::check(given, &absolute, &shown, here, &mut mistakes);
+    let mut check = Check::new(&absolute, &shown, here, &mut mistakes, &mut warnings);
+    let config = check.config(&given, &absolute);
+    if holds_password {
+        check.warn_if_readable(&shown, mode);
+    }
     match mistakes.is_empty() {
         true => Ok(Loaded { config, warnings }),
         false => Err(mistakes),
     }
 }
 
-fn read_file(file: &Path) -> std::io::Result<Vec<u8>> {
+/// Mode and content.
+fn read_file(file: &Path) -> std::io::Result<(u32, Vec<u8>)> {
+    let file = std::fs::File::open(file)?;
+    let mode = file.metadata()?.permissions().mode();
     let mut bytes = Vec::new();
-    std::fs::File::open(file)?
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > MAX_FILE {
         true => Err(std::io::Error::other("longer than 1 MiB")),
-        false => Ok(bytes),
+        false => Ok((mode, bytes)),
     }
 }
 
@@ -125,8 +140,28 @@ pub struct Config {
     pub file: PathBuf,
     /// `[main]`.
     pub main: Main,
-    /// The pools, the default pool first.
+    /// The pools: the default pool first if there is one, then in the file's order of first mention.
     pub pools: Vec<Pool>,
+}
+
+impl Config {
+    /// Every queue once, as the pool's and the key's place, in their order. One that several pools share is the first
+    /// one's.
+    pub fn queues(&self) -> Vec<(usize, usize)> {
+        let mut seen = HashSet::new();
+        let mut queues = Vec::new();
+        for (place, pool) in self.pools.iter().enumerate() {
+            let Some(queue) = &pool.queue else {
+                continue;
+            };
+            for (key, name) in queue.keys.iter().enumerate() {
+                if seen.insert((queue.address.to_string(), queue.db, name)) {
+                    queues.push((place, key));
+                }
+            }
+        }
+        queues
+    }
 }
 
 /// `[main]`: the daemon itself.
@@ -134,7 +169,7 @@ pub struct Config {
 pub struct Main {
     /// Names files, titles and keys: letters, digits, `.`, `_`, `-`.
     pub name: String,
-    /// Host of the admin port; a loopback address or `localhost`.
+    /// Host of the admin port; a loopback address or `localhost` unless there is a password.
     pub host: String,
     /// Port of the admin port; 0 lets the kernel choose.
     pub port: u16,
@@ -204,9 +239,9 @@ impl std::fmt::Display for LogTarget {
 }
 
 /// A set of workers with the same settings.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Pool {
-    /// The daemon's name for the default pool.
+    /// The daemon's name for the default pool, else that of its sections, in lower case.
     pub name: String,
     /// `[run]`.
     pub run: Run,
@@ -216,6 +251,25 @@ pub struct Pool {
     pub queue: Option<Queue>,
     /// `[env]`: environment of scripts.
     pub env: BTreeMap<String, String>,
+}
+
+/// By hand, so that secrets in the environment of scripts are not shown.
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut env = self.env.clone();
+        for (name, value) in &mut env {
+            if print::is_secret(name, value) {
+                *value = "***".to_owned();
+            }
+        }
+        f.debug_struct("Pool")
+            .field("name", &self.name)
+            .field("run", &self.run)
+            .field("worker", &self.worker)
+            .field("queue", &self.queue)
+            .field("env", &env)
+            .finish()
+    }
 }
 
 /// `[run]`: what is run.

@@ -4,7 +4,10 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Address, Affinity, Config, LogTarget, Pool, Prefetch, Program, Queue, Worker, units};
+use super::sections::with_pool;
+use super::{
+    Address, Affinity, Config, Delivery, LogTarget, Pool, Prefetch, Program, Queue, Worker, units,
+};
 
 /// Parts of names under `[env]` whose values are not shown.
 const SECRET_NAMES: [&str; 6] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH"];
@@ -14,16 +17,27 @@ pub fn to_ini(config: &Config) -> String {
     let mut ini = Ini(format!("; the settings in force, from {:?}\n", config.file));
     main(&mut ini, config);
     for pool in &config.pools {
+        // The default pool's sections have no name.
+        let name = match pool.name == config.main.name {
+            true => "",
+            false => pool.name.as_str(),
+        };
+        ini.section(&with_pool("run", name));
         run(&mut ini, pool);
+        ini.section(&with_pool("worker", name));
         worker(&mut ini, &pool.worker);
+        ini.section(&with_pool("queue", name));
         match &pool.queue {
-            Some(settings) => queue(&mut ini, settings),
-            None => {
-                ini.section("queue");
-                ini.plain("type", "none");
+            Some(settings) => {
+                queue(&mut ini, settings);
+                login(&mut ini, settings, name);
             }
+            None => ini.plain("type", "none"),
         }
-        env(&mut ini, pool);
+        if !pool.env.is_empty() {
+            ini.section(&with_pool("env", name));
+            env(&mut ini, pool);
+        }
     }
     ini.0
 }
@@ -92,6 +106,17 @@ fn main(ini: &mut Ini, config: &Config) {
     ini.text("name", &main.name);
     ini.text("host", &main.host);
     ini.plain("port", main.port);
+    if let Some(path) = &main.unixsocket {
+        ini.text("unixsocket", &path.to_string_lossy());
+    }
+    for (key, password) in [
+        ("password", &main.password),
+        ("readonly_password", &main.readonly_password),
+    ] {
+        if password.is_some() {
+            ini.secret(key);
+        }
+    }
     ini.text("working_dir", &main.working_dir.to_string_lossy());
     ini.text("pid_file", &main.pid_file.to_string_lossy());
     match &main.log {
@@ -111,7 +136,6 @@ fn main(ini: &mut Ini, config: &Config) {
 }
 
 fn run(ini: &mut Ini, pool: &Pool) {
-    ini.section("run");
     match &pool.run.program {
         Program::Script { file, interpreter } => {
             ini.text("script_file", &file.to_string_lossy());
@@ -127,7 +151,6 @@ fn run(ini: &mut Ini, pool: &Pool) {
 }
 
 fn worker(ini: &mut Ini, worker: &Worker) {
-    ini.section("worker");
     ini.plain("count", worker.count);
     ini.plain("max_run_count", worker.max_run_count.unwrap_or(0));
     ini.seconds("max_run_seconds", worker.max_run_time.unwrap_or_default());
@@ -144,7 +167,6 @@ fn worker(ini: &mut Ini, worker: &Worker) {
 }
 
 fn queue(ini: &mut Ini, queue: &Queue) {
-    ini.section("queue");
     ini.plain("type", "redis");
     match &queue.address {
         Address::Tcp(host, port) => {
@@ -154,24 +176,34 @@ fn queue(ini: &mut Ini, queue: &Queue) {
         Address::Unix(path) => ini.text("host", &path.to_string_lossy()),
     }
     ini.plain("db", queue.db);
-    if let Some(username) = &queue.username {
-        ini.text("username", username);
-    }
-    if queue.password.is_some() {
-        ini.secret("password");
-    }
     ini.seconds("timeout", queue.timeout);
     ini.text("key", &queue.keys.join(" "));
+    match queue.delivery {
+        Delivery::AtLeastOnce => ini.plain("delivery", "at-least-once"),
+        Delivery::AtMostOnce => ini.plain("delivery", "at-most-once"),
+    }
     match queue.prefetch {
         Prefetch::Auto => ini.plain("prefetch", "auto"),
         Prefetch::Fixed(jobs) => ini.plain("prefetch", jobs),
     }
 }
 
-fn env(ini: &mut Ini, pool: &Pool) {
-    if !pool.env.is_empty() {
-        ini.section("env");
+/// What a named pool does not have is empty, not left out: it would inherit it.
+fn login(ini: &mut Ini, queue: &Queue, pool: &str) {
+    let is_named = !pool.is_empty();
+    match &queue.username {
+        Some(username) => ini.text("username", username),
+        None if is_named => ini.text("username", ""),
+        None => {}
     }
+    match &queue.password {
+        Some(_) => ini.secret("password"),
+        None if is_named => ini.text("password", ""),
+        None => {}
+    }
+}
+
+fn env(ini: &mut Ini, pool: &Pool) {
     for (name, value) in &pool.env {
         match is_secret(name, value) {
             true => ini.secret(name),
@@ -181,7 +213,7 @@ fn env(ini: &mut Ini, pool: &Pool) {
 }
 
 /// By its name, or because it is a URL with a login (`mysql://user:password@host`).
-fn is_secret(name: &str, value: &str) -> bool {
+pub(super) fn is_secret(name: &str, value: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let has_login = value
         .split_once("://")

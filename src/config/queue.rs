@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-use super::check::{Check, given, text};
+use super::check::{Check, given, quoted, text};
+use super::inherit::is_at_most_once;
 use super::layers::{RawQueue, Setting};
 use super::{Address, Delivery, Prefetch, Queue, Secret};
 
 const DEFAULT_KEY: &str = "stark_queue";
+
+/// Most keys of a pool: a turn asks for the length of each until one has jobs.
+const MAX_KEYS: usize = 64;
 
 /// What `queue.timeout = 0` (PHP: none) stands for: longer than anybody waits, short enough for poll(2).
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -41,14 +45,9 @@ impl Check<'_> {
             } else {
                 timeout.min(NO_TIMEOUT)
             },
-            keys: vec![self.key(&queue.key)],
+            keys: self.keys(&queue.key),
             delivery,
-            prefetch: self.value(
-                &queue.prefetch,
-                Prefetch::Auto,
-                "a number from 1 to 1000, or auto",
-                prefetch,
-            ),
+            prefetch: self.prefetch(queue, delivery),
         };
         is_redis.then_some(queue)
     }
@@ -68,23 +67,50 @@ impl Check<'_> {
     }
 
     fn delivery(&mut self, setting: &Option<Setting>) -> Delivery {
-        match text(setting) {
-            None | Some("at-least-once") => {}
-            Some("at-most-once") => self.not_yet(setting, ""),
-            Some(_) => self.value(setting, (), "at-least-once or at-most-once", |_| None),
+        if is_at_most_once(setting) {
+            return Delivery::AtMostOnce;
+        }
+        let is_default = |text: &str| text.eq_ignore_ascii_case("at-least-once");
+        if let Some(setting) = given(setting).filter(|setting| !is_default(&setting.text)) {
+            self.refuse_value(setting, "at-least-once or at-most-once");
         }
         Delivery::AtLeastOnce
     }
 
-    fn key(&mut self, setting: &Option<Setting>) -> String {
-        let keys = setting.as_ref().map_or(DEFAULT_KEY, |key| &key.text);
-        if let (Some(setting), true) = (setting, keys.split_whitespace().count() > 1) {
-            self.refuse(setting, "several names are not supported yet");
+    /// The names, most urgent first.
+    fn keys(&mut self, setting: &Option<Setting>) -> Vec<String> {
+        let Some(setting) = setting else {
+            return vec![DEFAULT_KEY.to_owned()];
+        };
+        let mut keys: Vec<String> = Vec::new();
+        for key in setting.text.split_whitespace() {
+            if keys.iter().any(|known| known == key) {
+                self.refuse(setting, format!("{} is named twice", quoted(key)));
+            }
+            keys.push(key.to_owned());
         }
-        let key = keys.trim().to_owned();
-        self.value(setting, key.clone(), "the name of a list", |_| {
-            (!key.is_empty()).then_some(key.clone())
-        })
+        if keys.is_empty() {
+            self.refuse_value(setting, "the name of a list, or several");
+        }
+        if keys.len() > MAX_KEYS {
+            let why = format!("{} names are more than {MAX_KEYS}", keys.len());
+            self.refuse(setting, why);
+        }
+        keys
+    }
+
+    /// At most once, a job that is fetched ahead could be lost unbegun: a worker takes one.
+    fn prefetch(&mut self, queue: &RawQueue, delivery: Delivery) -> Prefetch {
+        let prefetch = self.value(
+            &queue.prefetch,
+            Prefetch::Auto,
+            "a number from 1 to 1000, or auto",
+            prefetch,
+        );
+        if delivery == Delivery::AtMostOnce && matches!(prefetch, Prefetch::Fixed(2..)) {
+            self.exclusive(&queue.prefetch, &queue.delivery);
+        }
+        prefetch
     }
 
     fn login(&mut self, queue: &RawQueue) -> Login {

@@ -2,7 +2,8 @@
 //! [`Layer`] of texts with their places. An own reader for the file, since common ones interpret backslashes (which
 //! PHP class names have), swallow duplicates and never name a line. Which names exist is `layers`' business.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use super::mistakes::{Mistakes, Place};
 
@@ -16,10 +17,11 @@ pub struct Layer {
     pub sections: Vec<(String, Place)>,
     /// Every key with its value.
     pub entries: Vec<Entry>,
+    mentioned: HashSet<String>,
 }
 
 /// A key with its value, as written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Entry {
     /// Lower case.
     pub section: String,
@@ -29,11 +31,21 @@ pub struct Entry {
     pub text: String,
     /// Where it stands.
     pub place: Place,
+    /// Whether the value itself stands there, not only the name of a variable.
+    pub is_literal: bool,
+}
+
+/// By hand: the value may be a secret.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} ({})", self.section, self.key, self.place)
+    }
 }
 
 impl Layer {
-    fn mention(&mut self, section: &str, place: &Place) {
-        if !self.sections.iter().any(|(known, _)| known == section) {
+    /// Notes a section, at its first place.
+    pub fn mention(&mut self, section: &str, place: &Place) {
+        if self.mentioned.insert(section.to_owned()) {
             self.sections.push((section.to_owned(), place.clone()));
         }
     }
@@ -49,6 +61,7 @@ impl Layer {
             key,
             text,
             place,
+            is_literal: true,
         });
     }
 }
@@ -161,6 +174,8 @@ impl IniReader<'_> {
         let text =
             value_of(value, self.variables).map_err(|what| format!("{section}.{key}: {what}"))?;
         self.layer.enter(section, key, text, place.clone());
+        let entry = self.layer.entries.last_mut().expect("was just entered");
+        entry.is_literal = value.trim_start().starts_with('\'') || !value.contains("${");
         self.note_first(key, place)
     }
 
@@ -243,17 +258,26 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// Reads `STARK_<SECTION>__<KEY>`, with `STARK_WORKER_MAIL__COUNT` for `[worker mail]`; everything else (`STARK_HOME`)
-/// is somebody else's. An empty variable counts as unset, except under `[env]`.
+/// is somebody else's. An empty variable counts as unset, except under `[env]`. Two underscores in a pool's name are
+/// told from those before the key, since no key but one under `[env]` has any.
 pub fn read_environment<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Layer {
     let mut layer = Layer::default();
     for (name, text) in variables {
-        let Some((section, key)) = name
-            .strip_prefix("STARK_")
-            .and_then(|rest| rest.split_once("__"))
-        else {
+        let Some(rest) = name.strip_prefix("STARK_") else {
             continue;
         };
-        let section = section_name(&section.replacen('_', " ", 1));
+        let is_of_env = rest.to_ascii_lowercase().starts_with("env_");
+        let parts = match is_of_env {
+            true => rest.split_once("__"),
+            false => rest.rsplit_once("__"),
+        };
+        let Some((section, key)) = parts else {
+            continue;
+        };
+        let section = match section.split_once('_') {
+            Some((kind, pool)) if !pool.is_empty() => section_name(&format!("{kind} {pool}")),
+            _ => section_name(section),
+        };
         if section.is_empty() || key.is_empty() || (text.is_empty() && !is_env(&section)) {
             continue;
         }
@@ -262,14 +286,20 @@ pub fn read_environment<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>)
     layer
 }
 
-/// Reads `section.key=value` arguments; the last of two for one key counts.
+/// Reads `section.key=value` arguments; the last of two for one key counts. The key stands after the last dot, since
+/// names of pools may hold some; only names under `[env]` may hold dots, too.
 pub fn read_overrides(overrides: &[String], mistakes: &mut Mistakes) -> Layer {
     let mut layer = Layer::default();
     let place = Place::command_line();
     for argument in overrides {
-        let name_and_text = argument.split_once('=');
-        let parts =
-            name_and_text.and_then(|(name, text)| Some((name.trim().split_once('.')?, text)));
+        let parts = argument.split_once('=').and_then(|(name, text)| {
+            let name = name.trim();
+            let parts = match name.get(..4) {
+                Some(start) if start.eq_ignore_ascii_case("env.") => name.split_once('.'),
+                _ => name.rsplit_once('.'),
+            };
+            Some((parts?, text))
+        });
         match parts {
             Some(((section, key), text)) if !section.is_empty() && !key.is_empty() => {
                 layer.enter(section_name(section), key, text.into(), place.clone());

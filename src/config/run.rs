@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::check::{Check, given, text};
+use super::check::{Check, given};
 use super::layers::{RawRun, Setting};
 use super::{Builtin, Program, Run, units};
 
@@ -13,7 +13,8 @@ use super::{Builtin, Program, Run, units};
 const MIN_MEMORY: u64 = 1 << 20;
 
 impl Check<'_> {
-    pub(super) fn run(&mut self, run: &RawRun) -> Run {
+    /// None if nothing is named to run; the other keys are checked all the same.
+    pub(super) fn run(&mut self, run: &RawRun) -> Option<Run> {
         self.not_yet(&run.command, "");
         self.exclusive(&run.script_file, &run.builtin);
         self.exclusive(&run.script_file, &run.command);
@@ -22,42 +23,35 @@ impl Check<'_> {
         if !max_job_time.is_zero() {
             self.not_yet(&run.max_job_seconds, "");
         }
-        Run {
-            program: self.program(run),
+        let memory_limit_bytes = self.value(
+            &run.memory_limit,
+            1 << 30,
+            "a size of at least 1M, such as 512M or 1G, or -1 for no limit",
+            memory_limit,
+        );
+        Some(Run {
+            program: self.program(run)?,
             directory: self.directory.to_owned(),
-            memory_limit_bytes: self.value(
-                &run.memory_limit,
-                1 << 30,
-                "a size of at least 1M, such as 512M or 1G, or -1 for no limit",
-                memory_limit,
-            ),
-        }
+            memory_limit_bytes,
+        })
     }
 
-    fn program(&mut self, run: &RawRun) -> Program {
+    fn program(&mut self, run: &RawRun) -> Option<Program> {
         let interpreter = self.interpreter(&run.interpreter);
         if let Some(script) = given(&run.script_file) {
-            return Program::Script {
+            return Some(Program::Script {
                 file: self.script(script),
                 interpreter,
-            };
+            });
         }
-        let allowed = "echo, null or probe";
-        match given(&run.builtin) {
-            Some(builtin) => Builtin::from_name(&builtin.text).map_or_else(
-                || {
-                    self.refuse_value(builtin, allowed);
-                    Program::STAND_IN
-                },
-                Program::Builtin,
-            ),
-            None => {
-                if text(&run.command).is_none() {
-                    self.refuse_file("run: nothing to run; set run.script_file or run.builtin");
-                }
-                Program::STAND_IN
-            }
+        let Some(builtin) = given(&run.builtin) else {
+            return given(&run.command).map(|_| Program::STAND_IN);
+        };
+        let program = Builtin::from_name(&builtin.text).map(Program::Builtin);
+        if program.is_none() {
+            self.refuse_value(builtin, "echo, null or probe");
         }
+        program.or(Some(Program::STAND_IN))
     }
 
     fn interpreter(&mut self, setting: &Option<Setting>) -> Vec<String> {

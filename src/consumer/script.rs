@@ -55,6 +55,17 @@ pub enum StartError {
     Interrupted,
 }
 
+/// What [`Script::run`] tells while it works.
+pub struct Told<'a> {
+    /// A job, by its place, has ended.
+    pub ended: &'a mut dyn FnMut(usize, Outcome),
+    /// The job in hand takes longer than [`PATIENCE`], and so many jobs at the end were not sent: they will not be.
+    pub unsent: &'a mut dyn FnMut(usize),
+}
+
+/// How long a job may keep others waiting that came with it.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+
 /// How [`Script::run`] ended. In each case the jobs for which `ended` was called are the first ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchEnd {
@@ -167,14 +178,11 @@ impl Script {
         self.finished
     }
 
-    /// Runs the jobs in order, and calls `ended` for each as soon as it has. When the orders say stop, jobs that were
-    /// not sent do not begin, and those that were sent (at most 5 ms of work, as far as can be known) are awaited.
-    pub fn run(
-        &mut self,
-        jobs: &[Job],
-        orders: &Orders<'_>,
-        ended: &mut dyn FnMut(usize, Outcome),
-    ) -> BatchEnd {
+    /// Runs the jobs in order, and tells of each as soon as it has ended. When the orders say stop, jobs that were not
+    /// sent do not begin, and those that were sent (at most 5 ms of work, as far as can be known) are awaited; the same
+    /// for jobs behind one that takes too long.
+    pub fn run(&mut self, jobs: &[Job], orders: &Orders<'_>, told: &mut Told<'_>) -> BatchEnd {
+        let mut jobs = jobs;
         let (mut sent, mut done) = (0, 0);
         let mut stopping = false;
         let mut since = Instant::now();
@@ -198,11 +206,12 @@ impl Script {
             }
             let wake = (!stopping).then_some(orders.wake);
             self.nap(wake);
-            gone = self.exchange(wake, None);
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            gone = self.exchange(wake, (sent < jobs.len() && !stopping).then_some(left));
             let before = done;
             loop {
                 match self.next_outcome() {
-                    Ok(Some(reply)) => ended(done, reply.into_outcome()),
+                    Ok(Some(reply)) => (told.ended)(done, reply.into_outcome()),
                     Ok(None) => break,
                     Err(invalid) => return self.died_in_batch(done, Some(invalid)),
                 }
@@ -212,6 +221,9 @@ impl Script {
             if done > before {
                 self.pace.observe(done - before, now - since);
                 since = now;
+            } else if now - since >= PATIENCE && sent < jobs.len() && !stopping && !gone {
+                (told.unsent)(jobs.len() - sent);
+                jobs = &jobs[..sent];
             }
         }
     }

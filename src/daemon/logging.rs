@@ -1,61 +1,50 @@
 //! The log: `2026-01-05T10:11:12.345Z INFO master[812] worker ready slot=3`, whole lines with one write each.
 //!
 //! Every process of the daemon appends to the file of the day by itself (O_APPEND keeps lines whole), and opens it
-//! anew when the day changes, when the number of reopenings on the scoreboard rises, and after a fork.
+//! anew when the day changes, when the number of reopenings on the scoreboard rises, and after a fork. Threads that must
+//! not wait for the disk (the master, control threads) hand their lines to the logger through [`log_queue`].
 
+use std::cell::Cell;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use env_logger::{Builder, Target, WriteStyle};
+use env_logger::{Builder, Logger, Target, WriteStyle};
+use log::{Log, Metadata, Record};
 
+use super::log_queue::{self, Receiver};
 use crate::config::LogTarget;
 
 static ROLE: Mutex<String> = Mutex::new(String::new());
 static GENERATION: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>> = OnceLock::new();
 static WRITER: Mutex<Option<LogFile>> = Mutex::new(None);
 
+thread_local! {
+    static WAITS: Cell<bool> = const { Cell::new(true) };
+}
+
 /// Starts logging in this process. To be called once.
 ///
 /// # Errors
 /// When the log file cannot be opened.
 pub fn start(target: &LogTarget, level: log::LevelFilter) -> io::Result<()> {
-    let mut builder = Builder::new();
-    builder
-        .filter_level(level)
-        .write_style(WriteStyle::Never)
-        .format(|out, record| {
-            let now = humantime::format_rfc3339_millis(SystemTime::now());
-            let role = ROLE.lock().map_or_else(
-                |poisoned| poisoned.into_inner().clone(),
-                |role| role.clone(),
-            );
-            writeln!(
-                out,
-                "{now} {} {role}[{}] {}",
-                record.level(),
-                std::process::id(),
-                record.args()
-            )
-        });
-    match target {
-        LogTarget::Stderr => {
-            builder.target(Target::Stderr);
-        }
-        LogTarget::Daily { .. } | LogTarget::File(_) => {
-            let mut file = LogFile {
-                target: target.clone(),
-                open: None,
-            };
-            file.reopen(today())?;
-            *writer() = Some(file);
-            builder.target(Target::Pipe(Box::new(Shared)));
-        }
-    }
-    builder.try_init().map_err(io::Error::other)
+    let mut file = LogFile {
+        target: target.clone(),
+        open: None,
+    };
+    file.reopen(today())?;
+    *unpoisoned(&WRITER) = Some(file);
+    let lines = Lines {
+        written: lines_to(Box::new(Written), level),
+        queued: lines_to(Box::new(Queued::default()), level),
+    };
+    log::set_boxed_logger(Box::new(lines)).map_err(io::Error::other)?;
+    log::set_max_level(level);
+    Ok(())
 }
 
 /// Whether [`start`] could open its file now.
@@ -70,10 +59,16 @@ pub fn try_out(target: &LogTarget) -> io::Result<()> {
     file.reopen(today())
 }
 
-/// Names this process in its lines; after a fork also gives back the inherited file.
+/// Lines of this thread are handed over from now on, and dropped (and counted) when there is no room for them.
+pub fn never_wait() {
+    WAITS.set(false);
+}
+
+/// Names this process in its lines; after a fork also gives back the inherited file. Its only thread may wait.
 pub fn set_role(role: &str) {
-    *ROLE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = role.to_string();
-    if let Some(file) = writer().as_mut() {
+    *unpoisoned(&ROLE) = role.to_string();
+    WAITS.set(true);
+    if let Some(file) = unpoisoned(&WRITER).as_mut() {
         file.open = None;
     }
 }
@@ -83,21 +78,106 @@ pub fn follow(generation: impl Fn() -> u64 + Send + Sync + 'static) {
     let _ = GENERATION.set(Box::new(generation));
 }
 
-fn writer() -> std::sync::MutexGuard<'static, Option<LogFile>> {
-    WRITER
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+/// The logger's work: writes what others have handed over, until all of them are gone.
+pub fn write_out(queue: &Receiver) {
+    while let Some(lines) = queue.receive() {
+        // A line that cannot be written is dropped.
+        let _ = Written.write(&lines);
+    }
 }
 
-/// What env_logger writes to.
-struct Shared;
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Write for Shared {
+/// Two ways for lines, each with a lock of its own: who hands over never waits for one who writes.
+struct Lines {
+    written: Logger,
+    queued: Logger,
+}
+
+impl Lines {
+    fn of_this_thread(&self) -> &Logger {
+        match WAITS.get() {
+            true => &self.written,
+            false => &self.queued,
+        }
+    }
+}
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.written.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.of_this_thread().log(record);
+    }
+
+    fn flush(&self) {}
+}
+
+fn lines_to(target: Box<dyn Write + Send>, level: log::LevelFilter) -> Logger {
+    let mut builder = Builder::new();
+    builder
+        .filter_level(level)
+        .write_style(WriteStyle::Never)
+        .target(Target::Pipe(target))
+        .format(|out, record| write!(out, "{}", line(record.level(), *record.args())));
+    builder.build()
+}
+
+fn line(level: log::Level, text: fmt::Arguments<'_>) -> String {
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let role = unpoisoned(&ROLE).clone();
+    format!("{now} {level} {role}[{}] {text}\n", std::process::id())
+}
+
+/// Lines go to the file.
+struct Written;
+
+impl Write for Written {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match writer().as_mut() {
+        match unpoisoned(&WRITER).as_mut() {
             Some(file) => file.write_line(line),
             None => Ok(line.len()),
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines go to the logger.
+#[derive(Default)]
+struct Queued {
+    /// For which there was no room since the last one that arrived.
+    dropped: u64,
+}
+
+impl Queued {
+    fn tell_of_dropped(&mut self) -> bool {
+        if self.dropped > 0 {
+            let text = format_args!(
+                "log lines dropped, the disk is too slow lines={}",
+                self.dropped
+            );
+            if !log_queue::send(line(log::Level::Warn, text).as_bytes()) {
+                return false;
+            }
+            self.dropped = 0;
+        }
+        true
+    }
+}
+
+impl Write for Queued {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !(self.tell_of_dropped() && log_queue::send(line)) {
+            self.dropped += 1;
+        }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -129,7 +209,7 @@ impl LogFile {
         }
         match &mut self.open {
             Some(open) => open.file.write(line),
-            None => Ok(line.len()),
+            None => io::stderr().write(line),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::config::{LogTarget, Main};
 pub mod background;
 pub mod directories;
 mod failure;
+pub mod log_queue;
 pub mod logging;
 pub mod node;
 pub mod pidfile;

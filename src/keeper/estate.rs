@@ -5,8 +5,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use super::Birth;
 use crate::config;
-use crate::queue::{Identity, Queue, QueueError, Registered, Settled};
+use crate::queue::{Queue, QueueError, Registered, Settled};
 use crate::scoreboard::{Page, Scoreboard};
 
 /// What is left to look after.
@@ -14,29 +15,23 @@ pub struct Estate<'a> {
     queue: Queue,
     node: String,
     living: HashSet<(String, u32)>,
-    page: &'a dyn Fn(&str, u32) -> PathBuf,
+    page: &'a (dyn Fn(&str, u32) -> PathBuf + Sync),
     is_done: bool,
     /// Lists of other nodes were mentioned.
     is_told: bool,
 }
 
 impl<'a> Estate<'a> {
-    /// Everything registered under this identity's node but the slots that live.
-    pub fn new(
-        settings: &config::Queue,
-        identity: Identity,
-        slots: &[(String, u32, usize)],
-        page: &'a dyn Fn(&str, u32) -> PathBuf,
-    ) -> Self {
-        let living = slots
-            .iter()
-            .map(|(pool, slot, _)| (pool.clone(), *slot))
-            .collect();
+    /// Everything registered under this daemon's node in the keys of `settings`, but the slots that live.
+    pub fn new(settings: &config::Queue, birth: &Birth<'a>) -> Self {
+        let pools = &birth.config.pools;
+        let living = birth.slots.iter();
+        let living = living.map(|slot| (pools[slot.pool].name.clone(), slot.slot));
         Self {
-            node: identity.node.clone(),
-            queue: Queue::new(settings, identity),
-            living,
-            page,
+            node: birth.node.into(),
+            queue: Queue::new(settings, birth.identity()),
+            living: living.collect(),
+            page: birth.page,
             is_done: false,
             is_told: false,
         }

@@ -76,7 +76,7 @@ impl Master<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let settings = &self.config.pools[pool];
-        let (doorbell, keeper_bell) = (&self.bells.doors[pool], &self.bells.keeper);
+        let (doorbell, keeper_bell) = (&self.bells.doors[pool], &self.bells.keeper[pool]);
         let title = format!(
             "stark: {} worker {number} [starting]",
             self.config.main.name
@@ -90,12 +90,14 @@ impl Master<'_> {
                 doorbell.as_fd().as_raw_fd(),
                 keeper_bell.as_fd().as_raw_fd(),
             ],
+            leash: spawn::Leash::Follows,
         };
         spawn::fork(&newborn, || {
             worker::live(worker::Birth {
                 daemon: &self.config.main.name,
                 version: VERSION,
                 pool: settings,
+                pool_number: pool,
                 slot,
                 number,
                 place,
@@ -116,37 +118,31 @@ impl Master<'_> {
     }
 
     fn fork_keeper(&self, generation: u64, channel: &Arc<WorkerEnd>) -> io::Result<i32> {
-        let with_queue = self
-            .config
-            .pools
-            .iter()
-            .position(|pool| pool.queue.is_some());
-        let pool = with_queue.ok_or(io::ErrorKind::InvalidInput)?;
-        let settings = &self.config.pools[pool];
-        let queue = settings.queue.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        let (doorbell, keeper_bell) = (&self.bells.doors[pool], &self.bells.keeper);
         let title = format!("stark: {} keeper", self.config.main.name);
+        let bells = self.bells.doors.iter().chain(&self.bells.keeper);
+        let mut keep: Vec<_> = bells.map(|bell| bell.as_fd().as_raw_fd()).collect();
+        keep.extend([channel.as_raw_fd(), self.board.as_raw_fd()]);
         let newborn = spawn::Newborn {
             role: "keeper",
             title: &title,
-            keep: &[
-                channel.as_raw_fd(),
-                self.board.as_raw_fd(),
-                doorbell.as_fd().as_raw_fd(),
-                keeper_bell.as_fd().as_raw_fd(),
-            ],
+            keep: &keep,
+            leash: spawn::Leash::Follows,
         };
         let slots = self.seats.iter().filter_map(|seat| match &seat.occupant {
             Occupant::Worker {
                 pool, slot, place, ..
-            } => Some((self.config.pools[*pool].name.clone(), *slot, *place)),
+            } => Some(keeper::Slot {
+                pool: *pool,
+                slot: *slot,
+                place: *place,
+            }),
             Occupant::Keeper => None,
         });
         let slots: Vec<_> = slots.collect();
         let files = &self.prepared.files;
         spawn::fork(&newborn, || {
             keeper::live(keeper::Birth {
-                queue,
+                config: self.config,
                 node: &self.prepared.node,
                 nonce: self.prepared.nonce,
                 generation,
@@ -154,9 +150,8 @@ impl Master<'_> {
                 board: Arc::clone(&self.board),
                 slots,
                 page: &|pool, slot| files.progress(pool, slot),
-                doorbell,
-                keeper_bell,
-                shutdown_timeout: self.config.main.shutdown_timeout,
+                doorbells: &self.bells.doors,
+                keeper_bells: &self.bells.keeper,
             })
         })
     }

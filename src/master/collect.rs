@@ -6,12 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mio::{Events, Token};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 
 use super::seat::Occupant;
 use super::signals::Wish;
 use super::{Master, totals};
+use crate::keeper;
+use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Event, Exit, Order};
+use crate::sys::clock;
 use crate::sys::process::{self, Ended};
 
 /// Token of the signals' pipe; seat `i` has two tokens of its own after it, the admin port all from there on.
@@ -65,13 +69,18 @@ impl Master<'_> {
         // none is carried out on a process that was just reaped.
         let wishes = self.signals.pending();
         self.reap(events);
+        self.logger.turn(Instant::now());
         self.take_wishes(wishes, events);
         self.figures
             .sample(Instant::now(), || totals(&self.seats, &self.board).runs);
         let figures = &self.figures;
         let (config, prepared, board) = (self.config, self.prepared, &self.board);
         let (seats, supervisor) = (&self.seats, &self.supervisor);
-        let mut snapshot = || figures.snapshot(config, prepared, board, seats, supervisor);
+        let bells = &self.bells.keeper;
+        let mut snapshot = || {
+            ask_for_counts(board, bells);
+            figures.snapshot(config, prepared, board, seats, supervisor)
+        };
         let orders = self
             .admin
             .turn(self.poll.registry(), Instant::now(), &mut snapshot);
@@ -117,7 +126,14 @@ impl Master<'_> {
 
     /// Every turn, not only on SIGCHLD, until none is left; orphans of our descent are reaped as well.
     fn reap(&mut self, events: &mut VecDeque<Event>) {
-        while let Some((pid, ended)) = process::reap() {
+        while let Some(pid) = process::ended() {
+            self.end_group_of_script(pid);
+            let Some((pid, ended)) = process::reap_child(pid) else {
+                break;
+            };
+            if self.logger.reaped(pid) {
+                continue;
+            }
             if let Some(slot) = self.slot_of(pid) {
                 // What it said last comes before its end, and its script must not outlive it.
                 self.take_messages(slot, events);
@@ -132,12 +148,37 @@ impl Master<'_> {
         }
     }
 
+    /// The script of a worker that was killed may end, and come to us, before its worker is seen to be dead. What it had
+    /// started must not outlive it; and once it is collected, nobody can tell its group from another one.
+    fn end_group_of_script(&self, pid: i32) {
+        for seat in &self.seats {
+            if seat.has_script(&self.board, pid) {
+                seat.signal_script(&self.board, Signal::SIGKILL);
+            }
+        }
+    }
+
     fn slot_of(&self, pid: i32) -> Option<usize> {
         self.supervisor.slots().position(|view| {
             view.state
                 .process()
                 .is_some_and(|process| process.pid == pid)
         })
+    }
+}
+
+/// Somebody looks at the figures: the keeper counts what is in the queues for a while, from now on if it does not do so
+/// already.
+fn ask_for_counts(board: &Scoreboard, keeper_bells: &[EventFd]) {
+    let now = clock::monotonic();
+    let is_counting = board
+        .counts_asked_at()
+        .is_some_and(|asked| now.saturating_sub(asked) < keeper::WANTED_FOR);
+    board.ask_for_counts(now);
+    if !is_counting {
+        for bell in keeper_bells {
+            let _ = bell.write(1);
+        }
     }
 }
 

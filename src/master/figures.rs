@@ -7,7 +7,7 @@ use super::totals;
 use crate::admin::snapshot::{self, Snapshot};
 use crate::config::Config;
 use crate::daemon::{Prepared, VERSION};
-use crate::scoreboard::{Scoreboard, State};
+use crate::scoreboard::{Counts, RunTimes, Scoreboard, State};
 use crate::supervisor::{Phase, SlotState, SlotView, Supervisor};
 use crate::sys::{clock, memory};
 
@@ -58,6 +58,7 @@ impl Figures {
             .collect();
         let counters = supervisor.counters();
         let totals = totals(seats, board);
+        let times = run_times(seats, board);
         let own = memory::own_cpu_time();
         let children = memory::children_cpu_time();
         Snapshot {
@@ -95,6 +96,8 @@ impl Figures {
                 run_time: totals.run_time,
                 runs_per_second: self.runs_per_second(totals.runs),
                 jobs_reclaimed: totals.reclaimed,
+                run_p50: times.quantile(0.5),
+                run_p99: times.quantile(0.99),
                 stalls: counters.stalls,
             },
             cpu: snapshot::Cpu {
@@ -114,6 +117,14 @@ impl Figures {
             0.0
         }
     }
+}
+
+fn run_times(seats: &[Seat], board: &Scoreboard) -> RunTimes {
+    let mut times = RunTimes::default();
+    for record in seats.iter().filter_map(|seat| seat.record(board)) {
+        record.add_run_times(&mut times);
+    }
+    times
 }
 
 fn worker(
@@ -198,14 +209,24 @@ fn worker_state(slot: &SlotState, record: State) -> snapshot::WorkerState {
 }
 
 fn queues(config: &Config, board: &Scoreboard) -> Vec<snapshot::Queue> {
-    let sample = board.queue_sample();
-    let queues = config.pools.iter().filter_map(|pool| pool.queue.as_ref());
-    queues
-        .map(|queue| snapshot::Queue {
-            key: queue.keys[0].clone().into_bytes(),
+    let now = clock::monotonic();
+    let queue = |(number, (pool, key)): (usize, (usize, usize))| {
+        let queue = config.pools[pool].queue.as_ref()?;
+        let sample = board.queue_sample(number);
+        let counted = |count: fn(&Counts) -> u64| sample.counts.as_ref().map(count);
+        let seen = sample.counts.map(|counts| counts.at);
+        let seen = seen.or(sample.waiting.map(|(_, at)| at));
+        Some(snapshot::Queue {
+            key: queue.keys[key].clone().into_bytes(),
             kind: "redis",
             is_connected: sample.is_connected,
-            waiting: (sample.sampled_ms > 0).then_some(sample.waiting),
+            waiting: sample.waiting.map(|(waiting, _)| waiting),
+            reserved: counted(|counts| counts.reserved),
+            delayed: counted(|counts| counts.delayed),
+            dead: counted(|counts| counts.dead),
+            oldest: sample.counts.map(|counts| counts.oldest),
+            sampled_ago: seen.map(|at| now.saturating_sub(at)),
         })
-        .collect()
+    };
+    (0..).zip(config.queues()).filter_map(queue).collect()
 }

@@ -24,6 +24,7 @@ use crate::sys::title;
 mod birth;
 mod collect;
 mod figures;
+mod logger;
 mod report;
 mod seat;
 mod signals;
@@ -31,6 +32,7 @@ mod spawn;
 
 use collect::{SIGNALS, TOKENS_PER_SEAT};
 use figures::Figures;
+use logger::Logger;
 use report::Name;
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
@@ -52,7 +54,7 @@ pub fn run(
     logging::set_role("master");
     title::set(&format!("stark: {} master", config.main.name));
     // Whoever started us by exec may have had children of its own.
-    let not_ours = process::children();
+    let mut not_ours = process::children();
     let mut master = match Master::new(config, &prepared, is_foreground) {
         Ok(master) => master,
         Err(err) => {
@@ -71,10 +73,12 @@ pub fn run(
             .as_ref()
             .map_or_else(|failure| failure.status, |status| *status)
     );
-    drop(master);
+    let Master { logger, .. } = master;
+    not_ours.extend(logger.pid());
     end_orphans(&not_ours);
     let _ = std::fs::remove_file(prepared.files.port());
     prepared.pidfile.remove();
+    logger.finish();
     ended
 }
 
@@ -115,6 +119,7 @@ struct Master<'a> {
     supervisor: Supervisor,
     bells: Bells,
     figures: Figures,
+    logger: Logger,
     /// Why the start was refused, for the starting command.
     refusal: Option<String>,
 }
@@ -123,7 +128,8 @@ struct Master<'a> {
 struct Bells {
     /// One idle worker per unit; per pool.
     doors: Vec<EventFd>,
-    keeper: EventFd,
+    /// The keeper; per pool.
+    keeper: Vec<EventFd>,
 }
 
 impl<'a> Master<'a> {
@@ -131,9 +137,12 @@ impl<'a> Master<'a> {
         process::become_subreaper();
         let path = prepared.files.board();
         let board = Scoreboard::open(&path).map_err(|err| about(&path, &err))?;
+        board.forget_queues();
         let board = Arc::new(board);
         let numbers = Arc::clone(&board);
         logging::follow(move || numbers.log_generation().load(Ordering::Relaxed));
+        let title = format!("stark: {} logger", config.main.name);
+        let logger = Logger::start(title, Instant::now())?;
         let seats = seats(config, &board)?;
         let now = Instant::now();
         let policy = Policy {
@@ -161,6 +170,7 @@ impl<'a> Master<'a> {
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
             figures: Figures::new(address.port()),
+            logger,
             supervisor: Supervisor::new(policy, now),
             config,
             prepared,
@@ -204,6 +214,7 @@ impl<'a> Master<'a> {
         let deadlines = [
             self.supervisor.next_deadline(),
             self.admin.next_deadline(now),
+            self.logger.next_deadline(),
         ];
         let timeout = deadlines
             .into_iter()
@@ -339,7 +350,9 @@ impl Bells {
         let door = || EventFd::from_value_and_flags(0, flags | EfdFlags::EFD_SEMAPHORE);
         Ok(Self {
             doors: (0..pools).map(|_| door()).collect::<nix::Result<_>>()?,
-            keeper: EventFd::from_value_and_flags(0, flags)?,
+            keeper: (0..pools)
+                .map(|_| EventFd::from_value_and_flags(0, flags))
+                .collect::<nix::Result<_>>()?,
         })
     }
 }

@@ -128,6 +128,12 @@ impl Seat {
         Some(pid)
     }
 
+    /// Whether this process is the script of the worker in this seat, or was until the worker died.
+    pub fn has_script(&self, board: &Scoreboard, pid: i32) -> bool {
+        self.record(board)
+            .is_some_and(|record| record.script().pid == pid)
+    }
+
     /// Signals the script's group of the worker in this seat, if that very script still lives.
     pub fn signal_script(&self, board: &Scoreboard, signal: Signal) {
         let Some(script) = self.record(board).map(|record| record.script()) else {

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::logging;
+use crate::daemon::{log_queue, logging};
 use crate::sys::process::{self, Forked};
 use crate::sys::{descriptors, signals, title};
 
@@ -19,8 +19,19 @@ pub struct Newborn<'a> {
     pub role: &'a str,
     /// Shown by `ps`.
     pub title: &'a str,
-    /// The only descriptors, beside the standard streams, that it keeps.
+    /// The only descriptors, beside the standard streams and the queue to the logger, that it keeps.
     pub keep: &'a [RawFd],
+    /// What the master's end means to it.
+    pub leash: Leash,
+}
+
+/// What becomes of a child when its master dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leash {
+    /// The kernel sends it SIGTERM, in case that it does not see the end of its channel.
+    Follows,
+    /// It has its own way to see that nobody needs it any more.
+    Outlives,
 }
 
 /// Forks. The child runs `live` and exits with its status; it never returns here.
@@ -59,9 +70,14 @@ fn settle_in(newborn: &Newborn<'_>, master: i32) -> bool {
     // Only the master takes these, and tells; a terminal sends INT and QUIT to the whole foreground group.
     signals::reset(&[SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU]);
     logging::set_role(newborn.role);
-    descriptors::close_all_but(newborn.keep);
+    let mut keep = newborn.keep.to_vec();
+    keep.extend(log_queue::descriptor());
+    descriptors::close_all_but(&keep);
     title::set(newborn.title);
-    let has_master = process::die_with_parent(Signal::SIGTERM, master);
+    let has_master = match newborn.leash {
+        Leash::Follows => process::die_with_parent(Signal::SIGTERM, master),
+        Leash::Outlives => true,
+    };
     // An order to leave that comes early waits for the control thread.
     signals::block_only(Signal::SIGTERM);
     has_master

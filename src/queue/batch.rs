@@ -9,7 +9,8 @@ use crate::config::Prefetch;
 pub const MOST_JOBS: usize = 1000;
 
 const WORK: Duration = Duration::from_millis(20);
-const MOST_BYTES: f64 = (1 << 20) as f64;
+/// A reservation's payload is not larger either, if it has more than one job.
+pub(super) const MOST_BYTES: usize = 1 << 20;
 /// A slot that has just found jobs asks for at most so many times as many.
 const GROWTH: usize = 4;
 /// Weight of the newest reservation in the moving averages.
@@ -70,7 +71,7 @@ impl Batch {
             1
         } else {
             // A division by zero is infinite, and so cut to `most`.
-            let fits = (WORK.as_secs_f64() / seconds).min(MOST_BYTES / bytes) as usize;
+            let fits = (WORK.as_secs_f64() / seconds).min(MOST_BYTES as f64 / bytes) as usize;
             fits.min(GROWTH * measured.jobs).clamp(1, self.most)
         };
     }

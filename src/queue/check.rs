@@ -1,4 +1,4 @@
-//! Whether a server will do for a queue: reachable, recent, with rights to what stark needs, and the key a list.
+//! Whether a server will do for a queue: reachable, recent, with rights to what stark needs, and each key a list.
 //! Changes nothing. For `--check`, and for a warning at the start.
 
 use redis::{Value, cmd};
@@ -6,7 +6,7 @@ use redis::{Value, cmd};
 use super::connection::{Connection, Protocol};
 use super::error::QueueError;
 use super::keys::Keys;
-use super::script::{OPEN, RECLAIM, TURN};
+use super::script::{GIVEBACK, OPEN, POP, RECLAIM, TURN};
 use crate::config;
 
 /// What a check found.
@@ -25,32 +25,37 @@ pub struct Checked {
 pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
     let mut connection = Connection::new(settings, Protocol::Resp2);
     let version = connection.version()?;
-    let key = &settings.keys[0];
-    match connection.call(cmd("TYPE").arg(key))? {
-        Value::SimpleString(kind) if kind == "list" || kind == "none" => {}
-        Value::SimpleString(kind) => {
-            let place = &settings.address;
-            return Err(QueueError::Refused(format!(
-                "cannot use key {key} of redis at {place}: it is a {kind}, not a list"
-            )));
+    for key in &settings.keys {
+        match connection.call(cmd("TYPE").arg(key))? {
+            Value::SimpleString(kind) if kind == "list" || kind == "none" => {}
+            Value::SimpleString(kind) => {
+                let place = &settings.address;
+                return Err(QueueError::Refused(format!(
+                    "cannot use key {key} of redis at {place}: it is a {kind}, not a list"
+                )));
+            }
+            _ => return Err(connection.nonsense("TYPE")),
         }
-        _ => return Err(connection.nonsense("TYPE")),
     }
-    try_scripts(&mut connection, &Keys::new(key))?;
+    for script in [&TURN, &OPEN, &RECLAIM, &GIVEBACK, &POP] {
+        connection.load(script)?;
+    }
+    for key in &settings.keys {
+        try_rights(&mut connection, &Keys::new(key))?;
+    }
     let warning = eviction_warning(&mut connection, settings);
     Ok(Checked { version, warning })
 }
 
 /// A turn that finds no list writes nothing, but it needs the same rights as any other.
-fn try_scripts(connection: &mut Connection, keys: &Keys) -> Result<(), QueueError> {
-    for script in [&TURN, &OPEN, &RECLAIM] {
-        connection.load(script)?;
-    }
+fn try_rights(connection: &mut Connection, keys: &Keys) -> Result<(), QueueError> {
     let nobody = format!("{}:check", keys.registry);
-    let arguments: [&[u8]; 7] = [b"no token", b"0", b"", b"1", b"0", b"0", b"0"];
+    let arguments = ["1", "0", "", "0", "1", "0", "0", "no token", "1"].map(str::as_bytes);
     connection.eval(&TURN, &[&keys.waiting, &nobody, &keys.stats], &arguments)?;
     connection.call(cmd("LLEN").arg(&nobody))?;
     connection.call(cmd("SCARD").arg(&keys.registry))?;
+    connection.call(cmd("ZCARD").arg(&keys.delayed))?;
+    connection.call(cmd("ZCARD").arg(&keys.dead))?;
     Ok(())
 }
 

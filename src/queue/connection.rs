@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use redis::{Cmd, Parser, ServerError, Value, cmd};
 
 use super::error::{QueueError, from_server};
-use super::keys::Keys;
+use super::keys::acl_patterns;
 use super::script::Script;
 use super::socket::Socket;
 use crate::config;
@@ -50,9 +50,14 @@ impl Connection {
             settings: settings.clone(),
             protocol,
             place: settings.address.to_string(),
-            acl_patterns: Keys::new(&settings.keys[0]).acl_patterns(),
+            acl_patterns: acl_patterns(&settings.keys),
             open: None,
         }
+    }
+
+    /// Opens it, if it is not: a failure means that nothing was asked.
+    pub fn open(&mut self) -> Result<(), QueueError> {
+        self.opened().map(drop)
     }
 
     /// The version the server gave; opens the connection.
@@ -76,6 +81,12 @@ impl Connection {
             Ok(value) => Ok(value),
             Err(error) => Err(self.refused(&error)),
         }
+    }
+
+    /// Sends all commands at once and waits for their replies, in order; the server's errors stand among them.
+    pub fn call_all(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, QueueError> {
+        let replies = self.opened()?.exchange_all(&pack(commands), commands.len());
+        replies.map_err(|cause| self.broken(cause))
     }
 
     /// Runs a script, and loads it first if the server does not know it (any more).
@@ -106,9 +117,45 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a command whose reply [`Connection::socket`] will be read for.
-    pub fn send(&mut self, command: &Cmd) -> Result<(), QueueError> {
-        let packed = command.get_packed_command();
+    /// The first element of a list; none when there is no list.
+    pub fn first_element(&mut self, list: &str) -> Result<Option<Vec<u8>>, QueueError> {
+        match self.call(cmd("LINDEX").arg(list).arg(0))? {
+            Value::Nil => Ok(None),
+            Value::BulkString(bytes) => Ok(Some(bytes)),
+            _ => Err(self.nonsense("LINDEX")),
+        }
+    }
+
+    /// The number of a list's elements.
+    pub fn length(&mut self, list: &str) -> Result<usize, QueueError> {
+        match self.call(cmd("LLEN").arg(list))? {
+            Value::Int(length) => Ok(usize::try_from(length).unwrap_or(0)),
+            _ => Err(self.nonsense("LLEN")),
+        }
+    }
+
+    /// The elements of an array, moved out and not copied.
+    pub fn byte_strings(
+        &mut self,
+        reply: Value,
+        command: &str,
+    ) -> Result<Vec<Vec<u8>>, QueueError> {
+        let Value::Array(items) = reply else {
+            return Err(self.nonsense(command));
+        };
+        let strings = items.into_iter().map(|item| match item {
+            Value::BulkString(bytes) => Some(bytes),
+            _ => None,
+        });
+        match strings.collect() {
+            Some(strings) => Ok(strings),
+            None => Err(self.nonsense(command)),
+        }
+    }
+
+    /// Sends commands whose replies [`Connection::socket`] will be read for.
+    pub fn send_all(&mut self, commands: &[Cmd]) -> Result<(), QueueError> {
+        let packed = pack(commands);
         let socket = &mut self.opened()?.socket;
         socket.begin();
         let sent = socket.send_all(&packed);
@@ -129,12 +176,7 @@ impl Connection {
     /// The server's own error. It closes the connection too: after a failover or a new password only a new one helps.
     pub fn refused(&mut self, error: &ServerError) -> QueueError {
         self.close();
-        from_server(
-            &self.place,
-            &self.settings.keys[0],
-            &self.acl_patterns,
-            error,
-        )
+        from_server(&self.place, &self.settings.keys, &self.acl_patterns, error)
     }
 
     /// The server answered something that no server of this protocol answers.
@@ -197,7 +239,7 @@ impl Connection {
             }
             Ok(Value::ServerError(error)) => Err(from_server(
                 &self.place,
-                &self.settings.keys[0],
+                &self.settings.keys,
                 &self.acl_patterns,
                 &error,
             )),
@@ -234,6 +276,21 @@ impl Open {
         }
         Ok(reply)
     }
+
+    fn exchange_all(&mut self, packed: &[u8], count: usize) -> redis::RedisResult<Vec<Value>> {
+        self.socket.begin();
+        self.socket.send_all(packed)?;
+        (0..count)
+            .map(|_| self.parser.parse_value(&mut self.socket))
+            .collect()
+    }
+}
+
+fn pack(commands: &[Cmd]) -> Vec<u8> {
+    commands
+        .iter()
+        .flat_map(|command| command.get_packed_command())
+        .collect()
 }
 
 fn unavailable(place: &str, cause: &redis::RedisError) -> QueueError {

@@ -19,7 +19,7 @@ pub enum QueueError {
 }
 
 /// Codes with which a server says that it will be able to, but not now.
-const AWAY: [&str; 9] = [
+const AWAY: [&str; 10] = [
     "LOADING",
     "READONLY",
     "MASTERDOWN",
@@ -29,16 +29,18 @@ const AWAY: [&str; 9] = [
     "NOREPLICAS",
     "MISCONF",
     "OOM",
+    "UNBLOCKED",
 ];
 
 /// The commands stark needs, in the words of `ACL SETUSER`.
 const ACL_COMMANDS: &str = "+evalsha +script|load +type +info +select +client|tracking \
-    +llen +lindex +lrange +ltrim +rpush +lmove +del +exists +sadd +srem +scard +smembers +hincrby";
+    +llen +lindex +lrange +ltrim +rpush +lmove +lpop +del +exists +sadd +srem +scard +smembers +zcard +hget +hincrby";
 
-/// Sorts the server's own error. `acl_patterns` are the keys that stark touches.
+/// Sorts the server's own error. A script does not say which key it was about, so all are named. `acl_patterns` are
+/// the keys that stark touches.
 pub(super) fn from_server(
     place: &str,
-    key: &str,
+    keys: &[String],
     acl_patterns: &str,
     error: &ServerError,
 ) -> QueueError {
@@ -49,7 +51,9 @@ pub(super) fn from_server(
     if is_away(&text) {
         return QueueError::Unavailable(format!("cannot use redis at {place}: {text}"));
     }
-    let mut message = format!("cannot use key {key} of redis at {place}: {text}");
+    let plural = if keys.len() > 1 { "s" } else { "" };
+    let keys = keys.join(", ");
+    let mut message = format!("cannot use key{plural} {keys} of redis at {place}: {text}");
     if is_about_rights(&text) {
         message += &format!("; the user needs {acl_patterns} {ACL_COMMANDS}");
     }
@@ -82,7 +86,7 @@ mod tests {
         let Ok(redis::Value::ServerError(error)) = reply else {
             panic!("{reply:?}")
         };
-        from_server("h:1", "q", "~q ~{q}:stark:*", &error)
+        from_server("h:1", &["q".into()], "~q ~{q}:stark:*", &error)
     }
 
     #[test]
@@ -95,6 +99,9 @@ mod tests {
             "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist on disk.",
             "NOREPLICAS Not enough good replicas to write.",
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "READONLY You can't write against a read only replica. script: f_1, on @user_script:51.",
             "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.",
         ] {
             let error = sorted(line);

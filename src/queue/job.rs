@@ -74,6 +74,8 @@ impl Job {
 pub struct Reservation {
     /// Marks it in the store; its number goes to the scoreboard with the progress.
     pub token: Token,
+    /// Which of the queue's keys they are of.
+    pub key_index: usize,
     /// At most as many as were asked for.
     pub jobs: Vec<Job>,
     /// Sum of the payloads' lengths.
@@ -81,8 +83,9 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// `key` is the queue's key at `key_index`.
     pub(super) fn new(
-        key: &Arc<str>,
+        (key_index, key): (usize, &Arc<str>),
         pool: &Arc<str>,
         token: Token,
         payloads: Vec<Vec<u8>>,
@@ -104,10 +107,31 @@ impl Reservation {
             .collect();
         Self {
             token,
+            key_index,
             jobs,
             payload_bytes,
         }
     }
+
+    /// Names it for [`Tail`](super::Tail).
+    pub fn extent(&self) -> Extent {
+        Extent {
+            token: self.token,
+            key_index: self.key_index,
+            jobs: self.jobs.len(),
+        }
+    }
+}
+
+/// Which reservation it is and how many jobs it has: all that is needed to give back its tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The reservation's.
+    pub token: Token,
+    /// Which of the queue's keys its jobs are of.
+    pub key_index: usize,
+    /// How many it had when it was made.
+    pub jobs: usize,
 }
 
 /// What became of the jobs of a reservation that have ended: always its first ones, since they run in order.
@@ -140,7 +164,7 @@ mod tests {
                 number,
             };
             let payloads = vec![Vec::new(); 10];
-            Reservation::new(&"q".into(), &pool.into(), token, payloads).jobs[place].id()
+            Reservation::new((0, &"q".into()), &pool.into(), token, payloads).jobs[place].id()
         };
         assert_eq!(id("mail", 7, 9), "00000000000000ab-mail-2-3-7-9");
         assert_ne!(id("mail", 7, 9), id("sms", 7, 9));

@@ -10,6 +10,10 @@ pub struct Keys {
     pub registry: String,
     /// Hash of totals: `processed` (jobs that ended), `failed` (those of them that failed), `reclaimed`.
     pub stats: String,
+    /// Sorted set of jobs that are not due yet.
+    pub delayed: String,
+    /// Sorted set of jobs that were buried.
+    pub dead: String,
     prefix: String,
 }
 
@@ -18,6 +22,8 @@ pub struct Keys {
 pub struct Registered {
     /// The key of the list.
     pub name: String,
+    /// The waiting list of its jobs.
+    pub key: String,
     /// The daemon's node.
     pub node: String,
     /// The pool.
@@ -38,6 +44,8 @@ impl Keys {
             waiting: key.to_string(),
             registry: format!("{tag}:stark:reserved"),
             stats: format!("{tag}:stark:stats"),
+            delayed: format!("{tag}:stark:delayed"),
+            dead: format!("{tag}:stark:dead"),
             prefix: format!("{tag}:stark:"),
         }
     }
@@ -54,6 +62,7 @@ impl Keys {
         let (node, pool, slot) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
         let registered = Registered {
             name: self.reserved(node, pool, slot),
+            key: self.waiting.clone(),
             node: node.to_string(),
             pool: pool.to_string(),
             slot,
@@ -65,6 +74,15 @@ impl Keys {
     pub fn acl_patterns(&self) -> String {
         format!("~{} ~{}*", self.waiting, self.prefix)
     }
+}
+
+/// The same for all keys of a queue.
+pub(super) fn acl_patterns(keys: &[String]) -> String {
+    let patterns: Vec<String> = keys
+        .iter()
+        .map(|key| Keys::new(key).acl_patterns())
+        .collect();
+    patterns.join(" ")
 }
 
 /// The cluster hashes only what stands between the first `{` and the next `}`, if that is not empty.
@@ -107,6 +125,7 @@ mod tests {
             keys.parse_reserved(&name),
             Some(Registered {
                 name: name.clone(),
+                key: "q".into(),
                 node: "host-1f".into(),
                 pool: "mail.v2".into(),
                 slot: 12

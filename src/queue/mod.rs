@@ -2,7 +2,8 @@
 //!
 //! A worker holds its jobs in a list of its own in the store, whose first element is a [`Token`]. Jobs move only inside
 //! scripts, and each names the token it expects, so a command of a dead connection that still runs late changes
-//! nothing. `reserve` is a worker's side of it, `watch` the keeper's, `producer` and `check` the command line's.
+//! nothing. A queue has one key or several: the first one that has jobs is served. `reserve` is a worker's side of it,
+//! `giveback` that of its control thread, `watch` and `sample` the keeper's, `producer` and `check` the command line's.
 //! The scoreboard, waiting, logging and the order of a worker's life belong to others.
 
 pub mod backoff;
@@ -10,10 +11,13 @@ pub mod batch;
 mod check;
 mod connection;
 mod error;
+mod giveback;
 mod job;
 pub mod keys;
 mod producer;
+mod reclaim;
 mod reserve;
+mod sample;
 pub mod script;
 mod socket;
 mod token;
@@ -23,9 +27,12 @@ pub use backoff::Backoff;
 pub use batch::{Batch, Measured};
 pub use check::{Checked, check};
 pub use error::QueueError;
-pub use job::{Job, Reservation, Settled};
+pub use giveback::Tail;
+pub use job::{Extent, Job, Reservation, Settled};
 pub use keys::{Keys, Registered};
 pub use producer::Producer;
-pub use reserve::{Identity, Queue, Reclaimed};
+pub use reclaim::Reclaimed;
+pub use reserve::{Identity, Queue};
+pub use sample::{Sample, Sampler};
 pub use token::Token;
 pub use watch::{Event, Tracking, Watch};

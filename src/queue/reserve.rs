@@ -1,22 +1,22 @@
-//! A slot's hold on the queue: it opens the reserved list, takes turns, leaves, and reclaims what a predecessor left.
-//! All rules about lost and unanswered commands are here; atomicity is the scripts', I/O the connection's. When to
-//! ask again after an error is the caller's decision.
+//! A slot's hold on the queue: it opens its reserved lists (one per key), takes turns, gives back, leaves, and reclaims
+//! what a predecessor left. All rules about lost and unanswered commands are here; atomicity is the scripts', I/O the
+//! connection's. When to ask again after an error is the caller's decision.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use redis::{Value, cmd};
 
+use super::batch::{MOST_BYTES, MOST_JOBS};
 use super::connection::{Connection, Protocol};
 use super::error::QueueError;
+use super::giveback::{Tail, shorten};
 use super::job::{Reservation, Settled};
 use super::keys::{Keys, Registered};
-use super::script::{OPEN, RECLAIM, TURN};
+use super::reclaim::{End, Reclaimed, end, reclaim};
+use super::script::{OPEN, POP, TURN};
 use super::token::Token;
 use crate::config;
-
-/// A list that changes more often between a look and a reclaim has a living worker.
-const MOST_LOOKS: usize = 10;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -33,33 +33,35 @@ pub struct Identity {
     pub generation: u64,
 }
 
-/// What a reclaim did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reclaimed {
-    /// Whose reservation it was; none for a list without token.
-    pub token: Option<Token>,
-    /// Jobs that had ended and were settled.
-    pub settled: Settled,
-    /// Jobs that are back at the head of the queue.
-    pub given_back: usize,
-}
-
 /// One worker's access to one queue. The calls come in this order: `reclaim`, `open`, then a `turn` after each
 /// reservation, at last `leave`. After [`QueueError::Lost`] it begins anew with `reclaim` and `open`; after any other
-/// error the same call is made again, with the same arguments.
+/// error the same call is made again, with the same arguments (`give_back` need not be: see there).
+///
+/// At-most-once is another life: `reclaim`, then `pop` after each job, at last `leave`.
 pub struct Queue {
+    settings: config::Queue,
     identity: Identity,
-    keys: Keys,
-    reserved: String,
-    key: Arc<str>,
     pool: Arc<str>,
     connection: Connection,
+    /// One per key, highest priority first.
+    lists: Vec<List>,
+    /// The tokens of the lists that are open: of the first ones, in the middle of opening.
+    tokens: Vec<Token>,
     holding: Holding,
     /// The number of the last token made.
     number: u64,
+    /// A pop was sent, and its answer has not come: what it was to count may have been counted.
+    is_pop_unanswered: bool,
 }
 
-/// What is known of the slot's reserved list.
+/// What belongs to one key.
+struct List {
+    key: Arc<str>,
+    keys: Keys,
+    reserved: String,
+}
+
+/// What is known of the slot's reserved lists.
 #[derive(Clone, Copy)]
 enum Holding {
     /// Not open, or taken over.
@@ -68,14 +70,22 @@ enum Holding {
     Known(Held),
     /// A turn was sent from `held` to `next`, and its answer has not come.
     Unanswered { held: Held, next: Token },
-    /// The list was given back, and the answer has not come.
+    /// The list with the jobs is being ended, and the answer has not come.
     Leaving(Leaving),
+    /// It is ended; the other ones, from this key on, hold a token only and are being removed.
+    Closing { given_back: usize, key: usize },
+    /// A job of this key that is in no list any more.
+    Popped { key: usize },
 }
 
+/// The reservation, whose token is that of its key's list. The other lists hold nothing.
 #[derive(Clone, Copy)]
 struct Held {
-    token: Token,
+    key: usize,
+    /// Jobs that are the caller's to run.
     jobs: usize,
+    /// Jobs behind them that the caller gave up, and that may be in the list still.
+    given_up: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -98,26 +108,40 @@ impl Leaving {
     }
 }
 
+/// What a turn reserved: jobs of which key.
+struct Taken {
+    key: usize,
+    payloads: Vec<Vec<u8>>,
+}
+
 /// Where a turn without answer stands.
 enum Seen {
     NotRun,
-    Ran(Vec<Vec<u8>>),
+    Ran(Taken),
     Neither,
 }
 
 impl Queue {
     /// Access to the queue of `settings`; no I/O yet, so it may be made before a fork.
     pub fn new(settings: &config::Queue, identity: Identity) -> Self {
-        let keys = Keys::new(&settings.keys[0]);
+        let list = |key: &String| {
+            let keys = Keys::new(key);
+            List {
+                key: key.as_str().into(),
+                reserved: keys.reserved(&identity.node, &identity.pool, identity.slot),
+                keys,
+            }
+        };
         Self {
-            reserved: keys.reserved(&identity.node, &identity.pool, identity.slot),
-            key: settings.keys[0].as_str().into(),
+            lists: settings.keys.iter().map(list).collect(),
+            tokens: Vec::new(),
             pool: identity.pool.as_str().into(),
             connection: Connection::new(settings, Protocol::Resp2),
             holding: Holding::Nothing,
             number: 0,
+            is_pop_unanswered: false,
+            settings: settings.clone(),
             identity,
-            keys,
         }
     }
 
@@ -131,18 +155,24 @@ impl Queue {
         self.connection.close();
     }
 
-    /// Puts back what a predecessor left in this slot's list: settles what `ended` says of it and gives back the rest
-    /// to the head of the queue, in order. None when it left nothing.
+    /// Puts back what a predecessor left in this slot's lists: settles what `ended` says of it and gives back the rest
+    /// to the head of its key, in order. None when it left nothing.
     ///
-    /// `ended` gets the list's token and the number of its jobs, and answers how many of the first ones ended; it may
+    /// `ended` gets a list's token and the number of its jobs, and answers how many of the first ones ended; it may
     /// be asked more than once. The caller holds the slot's lock.
     pub fn reclaim(
         &mut self,
         ended: &dyn Fn(&Token, usize) -> Settled,
     ) -> Result<Option<Reclaimed>, QueueError> {
+        self.tokens.clear();
         self.holding = Holding::Nothing;
-        let reserved = self.reserved.clone();
-        self.reclaim_list(&reserved, ended)
+        let mut all: Option<Reclaimed> = None;
+        for List { keys, reserved, .. } in &self.lists {
+            if let Some(one) = reclaim(&mut self.connection, keys, reserved, ended)? {
+                all = Some(all.map_or(one, |all| all.and(one)));
+            }
+        }
+        Ok(all)
     }
 
     /// The same for any list of this daemon whose slot's lock the caller holds.
@@ -151,111 +181,205 @@ impl Queue {
         list: &Registered,
         ended: &dyn Fn(&Token, usize) -> Settled,
     ) -> Result<Option<Reclaimed>, QueueError> {
-        self.reclaim_list(&list.name, ended)
+        reclaim(
+            &mut self.connection,
+            &Keys::new(&list.key),
+            &list.name,
+            ended,
+        )
     }
 
-    /// All registered reserved lists, also those of other nodes.
+    /// All registered reserved lists of all keys, also those of other nodes.
     pub fn registered(&mut self) -> Result<Vec<Registered>, QueueError> {
-        let names = self
-            .connection
-            .call(cmd("SMEMBERS").arg(&self.keys.registry))?;
-        let names = self.byte_strings(names, "SMEMBERS")?;
-        let mut lists: Vec<Registered> = names
-            .iter()
-            .filter_map(|name| self.keys.parse_reserved(std::str::from_utf8(name).ok()?))
-            .collect();
-        lists.sort();
-        Ok(lists)
+        let mut all = Vec::new();
+        for List { keys, .. } in &self.lists {
+            let names = self.connection.call(cmd("SMEMBERS").arg(&keys.registry))?;
+            let names = self.connection.byte_strings(names, "SMEMBERS")?;
+            let ours = |name: &Vec<u8>| keys.parse_reserved(std::str::from_utf8(name).ok()?);
+            all.extend(names.iter().filter_map(ours));
+        }
+        all.sort();
+        Ok(all)
     }
 
-    /// Opens this slot's list. [`QueueError::Lost`] means that there is one: reclaim it first.
+    /// Opens this slot's lists. [`QueueError::Lost`] means that there is one already: reclaim first.
     pub fn open(&mut self) -> Result<(), QueueError> {
-        let token = self.new_token();
-        let answer = self.connection.eval(
-            &OPEN,
-            &[&self.reserved, &self.keys.registry],
-            &[token.to_string().as_bytes()],
-        )?;
-        if answer != Value::Int(1) {
-            return Err(self.lost());
+        while self.tokens.len() < self.lists.len() {
+            let token = self.new_token();
+            let List { keys, reserved, .. } = &self.lists[self.tokens.len()];
+            let answer = self.connection.eval(
+                &OPEN,
+                &[reserved, &keys.registry],
+                &[token.to_string().as_bytes()],
+            )?;
+            if answer != Value::Int(1) {
+                return Err(self.lost());
+            }
+            self.tokens.push(token);
         }
-        self.holding = Holding::Known(Held { token, jobs: 0 });
+        self.holding = Holding::Known(Held {
+            key: 0,
+            jobs: 0,
+            given_up: 0,
+        });
         Ok(())
     }
 
-    /// Settles the reservation in hand, all of whose jobs have ended, and makes the next: up to `most` jobs (1 to
-    /// 1000), and with a `divisor` other than 0 at most the `divisor`th part of what is waiting, but one.
+    /// Settles the reservation in hand, all of whose jobs have ended or were given back, and makes the next from the
+    /// first key that has jobs: up to `most` (of each key, 1 to 1000), about a MiB, and with a `divisor` other than 0
+    /// at most the `divisor`th part of what is waiting; but one.
     ///
     /// After [`QueueError::Unavailable`] the same call finds out whether the turn had run and takes what it reserved.
     pub fn turn(
         &mut self,
         settled: Settled,
-        most: usize,
+        most: &[usize],
         divisor: usize,
     ) -> Result<Reservation, QueueError> {
+        self.finish_giving_back()?;
         let (held, next) = match self.holding {
             Holding::Known(held) => (held, self.new_token()),
             // The same next token again: whichever of the two comes first, the other finds nothing to do.
-            Holding::Unanswered { held, next } => match self.look(held.token, next)? {
+            Holding::Unanswered { held, next } => match self.look(held, next)? {
                 Seen::NotRun => (held, next),
-                Seen::Ran(payloads) => return Ok(self.reserved(next, payloads)),
+                Seen::Ran(taken) => return Ok(self.reserved(held, next, taken)),
                 Seen::Neither => return Err(self.lost()),
             },
-            Holding::Nothing | Holding::Leaving(_) => return Err(QueueError::Lost),
+            Holding::Nothing
+            | Holding::Leaving(_)
+            | Holding::Closing { .. }
+            | Holding::Popped { .. } => return Err(QueueError::Lost),
         };
         debug_assert_eq!(settled.ended(), held.jobs, "all jobs in hand have ended");
         self.holding = Holding::Unanswered { held, next };
-        if let Some(payloads) = self.send_turn(held, next, settled, most, divisor)? {
-            return Ok(self.reserved(next, payloads));
+        if let Some(taken) = self.send_turn(held, next, settled, most, divisor)? {
+            return Ok(self.reserved(held, next, taken));
         }
         // LOST, unless a late command of a broken connection was faster than its repetition.
-        match self.look(held.token, next)? {
-            Seen::Ran(payloads) => Ok(self.reserved(next, payloads)),
+        match self.look(held, next)? {
+            Seen::Ran(taken) => Ok(self.reserved(held, next, taken)),
             Seen::NotRun | Seen::Neither => Err(self.lost()),
         }
     }
 
+    /// Gives the last `count` jobs of the reservation in hand, which the caller has not begun, back to the head of
+    /// their key, in order.
+    ///
+    /// Whatever the answer, they are not the caller's any more. After [`QueueError::Unavailable`] they may be in the
+    /// reserved list still: the next call of `turn`, `give_back` or `leave` first sees to that, so nobody has to
+    /// repeat this one.
+    pub fn give_back(&mut self, count: usize) -> Result<(), QueueError> {
+        self.give_up(count);
+        self.finish_giving_back()
+    }
+
+    /// A [`Tail`] was asked to give back `count` jobs, and it is not known whether it did: the next call sees to it.
+    pub fn give_up(&mut self, count: usize) {
+        self.shrink(count, |held, count| held.given_up += count);
+    }
+
+    /// A [`Tail`] has given back `count` jobs.
+    pub fn given_back(&mut self, count: usize) {
+        self.shrink(count, |_, _| {});
+    }
+
+    /// Access to the tails of this worker's reservations for another thread.
+    pub fn tail(&self) -> Tail {
+        let names = |list: &List| (list.keys.waiting.clone(), list.reserved.clone());
+        Tail::new(&self.settings, self.lists.iter().map(names).collect())
+    }
+
+    /// Takes one job for good from the first key that has one, and counts what became of the one before. It is in no
+    /// list then, so if the connection breaks it may be lost, and it never runs twice. What was to be counted is
+    /// counted at most once.
+    pub fn pop(&mut self, settled: Settled) -> Result<Reservation, QueueError> {
+        self.connection.open()?;
+        let uncounted = match std::mem::replace(&mut self.is_pop_unanswered, true) {
+            true => Settled::default(),
+            false => settled,
+        };
+        let before = self.popped_key();
+        let waiting: Vec<&str> = self.lists.iter().map(|list| &*list.key).collect();
+        let answer = send_pop(
+            &mut self.connection,
+            &waiting,
+            &self.lists[before].keys.stats,
+            uncounted,
+        )?;
+        let Taken { key, payloads } = match answer {
+            Value::Array(items) if items.is_empty() => Taken {
+                key: before,
+                payloads: Vec::new(),
+            },
+            answer => self.taken(answer)?,
+        };
+        self.is_pop_unanswered = false;
+        self.holding = Holding::Popped { key };
+        let token = self.new_token();
+        let key = (key, &self.lists[key].key);
+        Ok(Reservation::new(key, &self.pool, token, payloads))
+    }
+
     /// Leaves the queue: settles what ended of the reservation in hand, gives back the rest to the head in order, and
-    /// deletes the list. Answers how many were given back. `open` begins anew.
+    /// deletes the lists. Answers how many were given back. `open` begins anew.
     pub fn leave(&mut self, settled: Settled) -> Result<usize, QueueError> {
+        self.finish_giving_back()?;
         // A repeated leave may have run before: then its list is gone, which is what was wanted.
         let repeated = matches!(self.holding, Holding::Leaving(_));
         let leaving = match self.holding {
-            Holding::Nothing => return Ok(0),
+            Holding::Nothing => return self.close(0, 0),
+            Holding::Closing { given_back, key } => return self.close(given_back, key),
+            Holding::Popped { key } => {
+                self.count_popped(key, settled);
+                return Ok(0);
+            }
             Holding::Known(held) => Leaving::new(held, settled, None),
             Holding::Unanswered { held, next } => Leaving::new(held, settled, Some(next)),
             Holding::Leaving(leaving) => leaving,
         };
         self.holding = Holding::Leaving(leaving);
         let left = leaving.held.jobs.saturating_sub(leaving.settled.ended());
-        if self.give_back(leaving)? {
-            self.holding = Holding::Nothing;
-            return Ok(left);
+        if self.end_held(leaving)? {
+            return self.close(left, 0);
         }
-        let held = leaving.held.token;
-        let next = leaving.next.unwrap_or(held);
+        let held = leaving.held;
+        let next = leaving.next.unwrap_or(self.tokens[held.key]);
         match self.look(held, next)? {
-            // The list of a turn whose answer never came: that has settled, and nothing of it was begun.
-            Seen::Ran(payloads) => {
-                let jobs = payloads.len();
-                self.holding = Holding::Known(Held { token: next, jobs });
+            // The lists of a turn whose answer never came: that has settled, and nothing of it was begun.
+            Seen::Ran(taken) => {
+                self.reserved(held, next, taken);
                 self.leave(Settled::default())
             }
-            Seen::Neither if repeated => {
-                self.holding = Holding::Nothing;
-                Ok(left)
-            }
+            Seen::Neither if repeated => self.close(left, 0),
             Seen::NotRun | Seen::Neither => Err(self.lost()),
         }
     }
 
-    fn reserved(&mut self, token: Token, payloads: Vec<Vec<u8>>) -> Reservation {
-        let jobs = payloads.len();
-        self.holding = Holding::Known(Held { token, jobs });
-        Reservation::new(&self.key, &self.pool, token, payloads)
+    /// Removes the lists that hold nothing, from `key` on. One that is not as we left it is somebody else's by now.
+    fn close(&mut self, given_back: usize, from: usize) -> Result<usize, QueueError> {
+        for key in from..self.tokens.len() {
+            self.holding = Holding::Closing { given_back, key };
+            self.end_list(key, 0, Settled::default())?;
+        }
+        self.tokens.clear();
+        self.holding = Holding::Nothing;
+        Ok(given_back)
+    }
+
+    fn reserved(&mut self, held: Held, token: Token, taken: Taken) -> Reservation {
+        let Taken { key, payloads } = taken;
+        self.tokens[held.key] = token;
+        self.tokens[key] = token;
+        self.holding = Holding::Known(Held {
+            key,
+            jobs: payloads.len(),
+            given_up: 0,
+        });
+        Reservation::new((key, &self.lists[key].key), &self.pool, token, payloads)
     }
 
     fn lost(&mut self) -> QueueError {
+        self.tokens.clear();
         self.holding = Holding::Nothing;
         QueueError::Lost
     }
@@ -270,16 +394,80 @@ impl Queue {
         }
     }
 
-    fn give_back(&mut self, leaving: Leaving) -> Result<bool, QueueError> {
+    /// Jobs at the end of the reservation are not the caller's any more.
+    fn shrink(&mut self, count: usize, then: impl FnOnce(&mut Held, usize)) {
+        if let Holding::Known(held) = &mut self.holding {
+            let count = count.min(held.jobs);
+            held.jobs -= count;
+            then(held, count);
+        }
+    }
+
+    /// Sees to it that what was given up is not in the list any more.
+    fn finish_giving_back(&mut self) -> Result<(), QueueError> {
+        let Holding::Known(held) = self.holding else {
+            return Ok(());
+        };
+        let List { key, reserved, .. } = &self.lists[held.key];
+        let (token, jobs) = (self.tokens[held.key], held.jobs + held.given_up);
+        match shorten(
+            &mut self.connection,
+            (key, reserved),
+            &token,
+            jobs,
+            held.jobs,
+        ) {
+            Ok(()) => {
+                self.holding = Holding::Known(Held {
+                    given_up: 0,
+                    ..held
+                });
+                Ok(())
+            }
+            Err(QueueError::Lost) => Err(self.lost()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The key whose figures the next pop adds to.
+    fn popped_key(&self) -> usize {
+        match self.holding {
+            Holding::Popped { key } => key,
+            _ => 0,
+        }
+    }
+
+    /// The last job of a leaving worker. Figures keep nobody from leaving.
+    fn count_popped(&mut self, key: usize, settled: Settled) {
+        self.holding = Holding::Nothing;
+        let is_told = std::mem::take(&mut self.is_pop_unanswered);
+        if settled.ended() > 0 && !is_told {
+            let stats = &self.lists[key].keys.stats;
+            let _ = send_pop(&mut self.connection, &[], stats, settled);
+        }
+    }
+
+    fn end_held(&mut self, leaving: Leaving) -> Result<bool, QueueError> {
         let Leaving { held, settled, .. } = leaving;
-        let (name, first) = (self.reserved.clone(), held.token.to_string());
-        let end = End {
-            length: 1 + held.jobs,
+        self.end_list(held.key, held.jobs, settled)
+    }
+
+    fn end_list(&mut self, key: usize, jobs: usize, settled: Settled) -> Result<bool, QueueError> {
+        let List { keys, reserved, .. } = &self.lists[key];
+        let first = self.tokens[key].to_string();
+        let wanted = End {
+            length: 1 + jobs,
             drop: 1 + settled.ended(),
             settled,
             reclaimed: 0,
         };
-        self.send_end(&name, first.as_bytes(), end)
+        end(
+            &mut self.connection,
+            keys,
+            reserved,
+            first.as_bytes(),
+            wanted,
+        )
     }
 
     fn send_turn(
@@ -287,170 +475,103 @@ impl Queue {
         held: Held,
         next: Token,
         settled: Settled,
-        most: usize,
+        most: &[usize],
         divisor: usize,
-    ) -> Result<Option<Vec<Vec<u8>>>, QueueError> {
-        let most = most.clamp(1, super::batch::MOST_JOBS);
-        let figures = [
-            1 + held.jobs,
-            most,
-            divisor,
-            settled.ended(),
-            settled.failed,
+    ) -> Result<Option<Taken>, QueueError> {
+        let mut names: Vec<&str> = Vec::with_capacity(2 * self.lists.len() + 1);
+        for list in &self.lists {
+            names.extend([&*list.key, list.reserved.as_str()]);
+        }
+        names.push(&self.lists[held.key].keys.stats);
+        let mut arguments = vec![
+            (1 + held.key).to_string(),
+            (1 + held.jobs).to_string(),
+            next.to_string(),
+            divisor.to_string(),
+            MOST_BYTES.to_string(),
+            settled.ended().to_string(),
+            settled.failed.to_string(),
         ];
-        let [length, most, divisor, ended, failed] = figures.map(|figure| figure.to_string());
-        let (held, next) = (held.token.to_string(), next.to_string());
-        let answer = self.connection.eval(
-            &TURN,
-            &[&self.keys.waiting, &self.reserved, &self.keys.stats],
-            &[&held, &length, &next, &most, &divisor, &ended, &failed].map(|text| text.as_bytes()),
-        )?;
-        match answer {
+        debug_assert_eq!(most.len(), self.tokens.len());
+        for (token, most) in self.tokens.iter().zip(most) {
+            arguments.push(token.to_string());
+            arguments.push((*most).clamp(1, MOST_JOBS).to_string());
+        }
+        let arguments: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
+        match self.connection.eval(&TURN, &names, &arguments)? {
             Value::Nil => Ok(None),
-            jobs => self.byte_strings(jobs, "EVALSHA").map(Some),
+            answer => self.taken(answer).map(Some),
         }
     }
 
-    /// Where the turn from `held` to `next` stands, by what the list says.
-    fn look(&mut self, held: Token, next: Token) -> Result<Seen, QueueError> {
-        let (held, next) = (held.to_string(), next.to_string());
-        let name = self.reserved.clone();
-        let first = self.first_element(&name)?.unwrap_or_default();
-        if first == held.as_bytes() {
+    /// What a script says it has taken: the key, counted from 1, then jobs or lists of jobs.
+    fn taken(&mut self, answer: Value) -> Result<Taken, QueueError> {
+        let nonsense = |queue: &mut Self| Err(queue.connection.nonsense("EVALSHA"));
+        let Value::Array(items) = answer else {
+            return nonsense(self);
+        };
+        let mut items = items.into_iter();
+        let key = match items.next() {
+            Some(Value::Int(key)) => key.checked_sub(1).and_then(|key| usize::try_from(key).ok()),
+            _ => None,
+        };
+        let Some(key) = key.filter(|key| *key < self.lists.len()) else {
+            return nonsense(self);
+        };
+        let mut payloads = Vec::new();
+        for item in items {
+            match item {
+                Value::BulkString(job) => payloads.push(job),
+                part => payloads.extend(self.connection.byte_strings(part, "EVALSHA")?),
+            }
+        }
+        Ok(Taken { key, payloads })
+    }
+
+    /// Where the turn from `held` to `next` stands, by what the lists say.
+    fn look(&mut self, held: Held, next: Token) -> Result<Seen, QueueError> {
+        let (before, next) = (self.tokens[held.key].to_string(), next.to_string());
+        let first = self
+            .connection
+            .first_element(&self.lists[held.key].reserved)?
+            .unwrap_or_default();
+        if first == before.as_bytes() {
             return Ok(Seen::NotRun);
         }
         if first != next.as_bytes() {
             return Ok(Seen::Neither);
         }
-        let all = self
-            .connection
-            .call(cmd("LRANGE").arg(&name).arg(0).arg(-1))?;
-        let mut all = self.byte_strings(all, "LRANGE")?;
-        if all.first().is_none_or(|first| first != next.as_bytes()) {
-            return Ok(Seen::Neither);
-        }
-        all.remove(0);
-        Ok(Seen::Ran(all))
-    }
-
-    fn reclaim_list(
-        &mut self,
-        name: &str,
-        ended: &dyn Fn(&Token, usize) -> Settled,
-    ) -> Result<Option<Reclaimed>, QueueError> {
-        for _ in 0..MOST_LOOKS {
-            let first = self.first_element(name)?;
-            // A list that changed since then has another first element, which the script finds.
-            let length = self.length(name)?;
-            let (reclaimed, drop) = match &first {
-                None => (None, 0),
-                Some(first) => {
-                    let (reclaimed, drop) = plan(name, first, length, ended)?;
-                    (Some(reclaimed), drop)
-                }
-            };
-            let end = End {
-                length: if first.is_some() { length } else { 0 },
-                drop,
-                settled: reclaimed.map_or(Settled::default(), |reclaimed| reclaimed.settled),
-                reclaimed: reclaimed.map_or(0, |reclaimed| reclaimed.given_back),
-            };
-            if self.send_end(name, &first.unwrap_or_default(), end)? {
-                return Ok(reclaimed);
+        // It gave its token to the list held and to that of the key it chose, and only the latter has jobs.
+        let mut taken = Taken {
+            key: held.key,
+            payloads: Vec::new(),
+        };
+        for (key, list) in self.lists.iter().enumerate() {
+            let all = self
+                .connection
+                .call(cmd("LRANGE").arg(&list.reserved).arg(0).arg(-1))?;
+            let mut all = self.connection.byte_strings(all, "LRANGE")?;
+            if all.len() > 1 && all[0] == next.as_bytes() {
+                all.remove(0);
+                taken = Taken { key, payloads: all };
             }
         }
-        Err(QueueError::Unavailable(format!(
-            "cannot reclaim {name}: somebody else is changing it"
-        )))
-    }
-
-    fn send_end(&mut self, name: &str, first: &[u8], end: End) -> Result<bool, QueueError> {
-        let figures = [
-            end.length,
-            end.drop,
-            end.settled.ended(),
-            end.settled.failed,
-            end.reclaimed,
-        ]
-        .map(|figure| figure.to_string());
-        let mut arguments = vec![first];
-        arguments.extend(figures.iter().map(|figure| figure.as_bytes()));
-        let Keys {
-            waiting,
-            registry,
-            stats,
-            ..
-        } = &self.keys;
-        let answer =
-            self.connection
-                .eval(&RECLAIM, &[waiting, name, registry, stats], &arguments)?;
-        Ok(answer != Value::Nil)
-    }
-
-    fn first_element(&mut self, name: &str) -> Result<Option<Vec<u8>>, QueueError> {
-        match self.connection.call(cmd("LINDEX").arg(name).arg(0))? {
-            Value::Nil => Ok(None),
-            Value::BulkString(bytes) => Ok(Some(bytes)),
-            _ => Err(self.connection.nonsense("LINDEX")),
-        }
-    }
-
-    fn length(&mut self, name: &str) -> Result<usize, QueueError> {
-        match self.connection.call(cmd("LLEN").arg(name))? {
-            Value::Int(length) => Ok(usize::try_from(length).unwrap_or(0)),
-            _ => Err(self.connection.nonsense("LLEN")),
-        }
-    }
-
-    /// The elements of an array, moved out and not copied.
-    fn byte_strings(&mut self, reply: Value, command: &str) -> Result<Vec<Vec<u8>>, QueueError> {
-        let Value::Array(items) = reply else {
-            return Err(self.connection.nonsense(command));
-        };
-        let strings = items.into_iter().map(|item| match item {
-            Value::BulkString(bytes) => Some(bytes),
-            _ => None,
-        });
-        match strings.collect() {
-            Some(strings) => Ok(strings),
-            None => Err(self.connection.nonsense(command)),
-        }
+        Ok(Seen::Ran(taken))
     }
 }
 
-/// How a reserved list is to end.
-#[derive(Clone, Copy)]
-struct End {
-    length: usize,
-    drop: usize,
+/// Without keys it only counts.
+fn send_pop(
+    connection: &mut Connection,
+    waiting: &[&str],
+    stats: &str,
     settled: Settled,
-    reclaimed: usize,
-}
-
-/// What to do with a list that begins with `first`, and how many elements to drop from its head.
-fn plan(
-    name: &str,
-    first: &[u8],
-    length: usize,
-    ended: &dyn Fn(&Token, usize) -> Settled,
-) -> Result<(Reclaimed, usize), QueueError> {
-    if Token::is_newer(first) {
-        return Err(QueueError::Refused(format!(
-            "cannot reclaim {name}: a newer stark wrote it; start that version, or let it drain first"
-        )));
-    }
-    let token = Token::parse(first);
-    let jobs = length.saturating_sub(usize::from(token.is_some()));
-    // A record that claims more than there is cannot be of this list.
-    let settled = token
-        .map(|token| ended(&token, jobs))
-        .filter(|settled| settled.ended() <= jobs)
-        .unwrap_or_default();
-    let reclaimed = Reclaimed {
-        token,
-        settled,
-        given_back: jobs - settled.ended(),
-    };
-    let drop = usize::from(token.is_some()) + settled.ended();
-    Ok((reclaimed, drop))
+) -> Result<Value, QueueError> {
+    let names = [waiting, &[stats]].concat();
+    let figures = [settled.ended(), settled.failed].map(|figure| figure.to_string());
+    connection.eval(
+        &POP,
+        &names,
+        &[figures[0].as_bytes(), figures[1].as_bytes()],
+    )
 }

@@ -9,6 +9,10 @@ pub static TURN: Script = Script::new(include_str!("turn.lua"));
 pub static OPEN: Script = Script::new(include_str!("open.lua"));
 /// Ends a reserved list and gives back what had not ended.
 pub static RECLAIM: Script = Script::new(include_str!("reclaim.lua"));
+/// Gives back the tail of a reservation.
+pub static GIVEBACK: Script = Script::new(include_str!("giveback.lua"));
+/// Takes one job for good.
+pub static POP: Script = Script::new(include_str!("pop.lua"));
 
 /// A Lua script and the name the server has for it.
 pub struct Script {

@@ -1,28 +1,82 @@
--- One turn: settles the reservation that its caller holds and makes the next one.
--- KEYS  1 waiting   2 reserved   3 stats
--- ARGV  1 token held   2 length of the reserved list with it   3 next token   4 most jobs   5 divisor, 0 = no share
---       6 jobs that ended   7 those of them that failed
--- Answers the jobs, or nil (LOST) when the reserved list is not as its caller knows it; then nothing is written.
-if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] or redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[2]) then
+-- One turn: settles the reservation that its caller holds and makes the next one, of the first key that has jobs.
+-- KEYS  of each key, highest priority first: waiting, reserved; at last the stats of the key held
+-- ARGV  1 key held, from 1   2 length of its reserved list   3 next token   4 divisor, 0 = no share   5 most bytes
+--       6 jobs that ended   7 those of them that failed   of each key: token expected, most jobs
+-- Answers {key, jobs, jobs, ...}, the key from 1, or nil (LOST) when a reserved list is not as its caller knows it; then
+-- nothing is written.
+local call = redis.call
+local held, held_length, next_token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+
+local function is_known(key, length)
+  local reserved = KEYS[2 * key]
+  return call('LINDEX', reserved, 0) == ARGV[6 + 2 * key] and call('LLEN', reserved) == length
+end
+
+-- Up to `most` jobs in parts, at least one, but no second one beyond so many bytes. The parts grow, and each is read
+-- only if its last job says that it will fit: a thousand large jobs must not stand in the server's memory twice.
+local function read(waiting, most, most_bytes)
+  local parts, count, size = {}, 0, 1
+  while count < most and most_bytes > 0 do
+    size = math.min(size, most - count)
+    while size > 1 and #call('LINDEX', waiting, count + size - 1) * size > most_bytes do
+      size = math.floor(size / 2)
+    end
+    local part = call('LRANGE', waiting, count, count + size - 1)
+    for place = 1, size do
+      most_bytes = most_bytes - #part[place]
+      if most_bytes < 0 and count + place > 1 then
+        if place > 1 then
+          parts[#parts + 1] = {unpack(part, 1, place - 1)}
+        end
+        return parts, count + place - 1
+      end
+    end
+    parts[#parts + 1] = part
+    count = count + size
+    size = 8 * size
+  end
+  return parts, count
+end
+
+if not is_known(held, held_length) then
   return false
 end
-local most, divisor = tonumber(ARGV[4]), tonumber(ARGV[5])
-local waiting = redis.call('LLEN', KEYS[1])
-if divisor > 0 then
-  most = math.min(most, math.max(1, math.ceil(waiting / divisor)))
+local key, length, parts, count = held, held_length, {}, 0
+for candidate = 1, (#KEYS - 1) / 2 do
+  local waiting = call('LLEN', KEYS[2 * candidate - 1])
+  if waiting > 0 then
+    if candidate ~= held then
+      key, length = candidate, 1
+      if not is_known(key, length) then
+        return false
+      end
+    end
+    local most, divisor = tonumber(ARGV[7 + 2 * key]), tonumber(ARGV[4])
+    if divisor > 0 then
+      most = math.min(most, math.max(1, math.ceil(waiting / divisor)))
+    end
+    parts, count = read(KEYS[2 * key - 1], math.min(most, waiting), tonumber(ARGV[5]))
+    break
+  end
 end
-local jobs = redis.call('LRANGE', KEYS[1], 0, most - 1)
 
 -- A full server refuses a script only at its first write, and never this one.
-redis.call('LTRIM', KEYS[2], 0, -1)
--- Scripts are not rolled back: copy first, trim after. The token changes even if there is no job, so that a late
--- twin of this turn finds nothing to do.
-redis.call('RPUSH', KEYS[2], ARGV[3], unpack(jobs))
-redis.call('LTRIM', KEYS[2], ARGV[2], -1)
-if #jobs > 0 then
-  redis.call('LTRIM', KEYS[1], #jobs, -1)
+call('LTRIM', KEYS[2 * held], 0, -1)
+-- Scripts are not rolled back: copy first, trim after. The token of the list held changes even if it gets no job, so
+-- that a late twin of this turn finds nothing to do.
+call('RPUSH', KEYS[2 * key], next_token)
+for _, part in ipairs(parts) do
+  call('RPUSH', KEYS[2 * key], unpack(part))
+end
+call('LTRIM', KEYS[2 * key], length, -1)
+if key ~= held then
+  call('RPUSH', KEYS[2 * held], next_token)
+  call('LTRIM', KEYS[2 * held], held_length, -1)
+end
+if count > 0 then
+  call('LTRIM', KEYS[2 * key - 1], count, -1)
 end
 -- Figures never stop a job: pcall.
-if ARGV[6] ~= '0' then redis.pcall('HINCRBY', KEYS[3], 'processed', ARGV[6]) end
-if ARGV[7] ~= '0' then redis.pcall('HINCRBY', KEYS[3], 'failed', ARGV[7]) end
-return jobs
+if ARGV[6] ~= '0' then redis.pcall('HINCRBY', KEYS[#KEYS], 'processed', ARGV[6]) end
+if ARGV[7] ~= '0' then redis.pcall('HINCRBY', KEYS[#KEYS], 'failed', ARGV[7]) end
+return {key, unpack(parts)}

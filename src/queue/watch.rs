@@ -1,5 +1,5 @@
-//! The keeper's watch on a queue's length. With `CLIENT TRACKING` the server says once when the key changes after it
-//! was asked for, so that nobody has to poll. The keeper polls the socket and decides when to ask and whom to wake.
+//! The keeper's watch on the lengths of a queue's keys. With `CLIENT TRACKING` the server says once when a key changes
+//! after it was asked for, so that nobody has to poll. The keeper polls the socket and decides when to ask and whom to wake.
 
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
@@ -12,9 +12,9 @@ use super::error::QueueError;
 use super::socket::Socket;
 use crate::config;
 
-/// A watch on the length of one queue.
+/// A watch on the lengths of one queue's keys.
 pub struct Watch {
-    key: String,
+    keys: Vec<String>,
     timeout: std::time::Duration,
     connection: Connection,
     parser: Parser,
@@ -22,15 +22,18 @@ pub struct Watch {
     /// When the answers that are still owed must be there.
     deadline: Option<Instant>,
     owed: usize,
+    /// The first answers to the oldest question.
+    lengths: Vec<u64>,
 }
 
 /// What the server said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The key has changed since it was last asked for; ask again to be told again.
+    /// A key has changed since it was last asked for; ask again to be told again. It may come between the answers to
+    /// one question, and then it is about a key that was answered already: the question has not covered it.
     Invalidated,
-    /// Jobs waiting, the answer to [`Watch::ask`].
-    Length(u64),
+    /// Jobs waiting under each key, in the order of the keys: the answer to one [`Watch::ask`].
+    Lengths(Vec<u64>),
 }
 
 /// Whether the server will say when the key changes.
@@ -46,13 +49,14 @@ impl Watch {
     /// No I/O yet.
     pub fn new(settings: &config::Queue) -> Self {
         Self {
-            key: settings.keys[0].clone(),
+            keys: settings.keys.clone(),
             timeout: settings.timeout,
             connection: Connection::new(settings, Protocol::Resp3),
             parser: Parser::new(),
             arrived: Arrived::default(),
             deadline: None,
             owed: 0,
+            lengths: Vec::new(),
         }
     }
 
@@ -62,6 +66,7 @@ impl Watch {
         self.parser = Parser::new();
         self.arrived = Arrived::default();
         (self.deadline, self.owed) = (None, 0);
+        self.lengths.clear();
         self.connection.version()?;
         match self
             .connection
@@ -81,10 +86,15 @@ impl Watch {
         self.connection.fd()
     }
 
-    /// Asks for the length, which also arms the tracking. The answer comes by [`Watch::read`].
+    /// Asks for all lengths at once, which also arms the tracking. The answer comes by [`Watch::read`].
     pub fn ask(&mut self) -> Result<(), QueueError> {
-        self.connection.send(cmd("LLEN").arg(&self.key))?;
-        self.owed += 1;
+        let commands = self.keys.iter().map(|key| {
+            let mut length = cmd("LLEN");
+            length.arg(key);
+            length
+        });
+        self.connection.send_all(&commands.collect::<Vec<_>>())?;
+        self.owed += self.keys.len();
         self.deadline.get_or_insert(Instant::now() + self.timeout);
         Ok(())
     }
@@ -103,7 +113,10 @@ impl Watch {
                 Some(Value::Int(length)) => {
                     self.owed = self.owed.saturating_sub(1);
                     self.deadline = (self.owed > 0).then(|| Instant::now() + self.timeout);
-                    return Ok(Some(Event::Length(length.unsigned_abs())));
+                    self.lengths.push(length.unsigned_abs());
+                    if self.lengths.len() == self.keys.len() {
+                        return Ok(Some(Event::Lengths(std::mem::take(&mut self.lengths))));
+                    }
                 }
                 Some(Value::Push {
                     kind: PushKind::Invalidate,

@@ -16,21 +16,25 @@ use crate::sys::{locks, process};
 
 mod identity;
 mod page;
+mod pools;
 pub mod progress;
 mod record;
 mod remains;
+mod run_times;
 
 pub use identity::Identity;
 pub use page::Page;
+pub use pools::{Counts, QueueSample};
 pub use record::{NO_SCRIPT, Record, State, Totals};
+pub use run_times::RunTimes;
 
 /// Slots that a file has room for.
 pub const RECORDS: usize = 4096;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"starkbrd");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Which slot each record belongs to; apart from the records, so that a search touches few pages.
-const OWNERS: usize = 512;
+const OWNERS: usize = pools::END;
 const HEADER_WORDS: usize = OWNERS + RECORDS;
 const RECORD_WORDS: usize = 128;
 const WORDS: usize = HEADER_WORDS + RECORDS * RECORD_WORDS;
@@ -41,10 +45,8 @@ mod header {
     pub const VERSION: usize = 1;
     pub const BOOT_ID: usize = 2;
     pub const LOG_GENERATION: usize = 3;
-    pub const KEEPER_WATCHES: usize = 4;
-    pub const QUEUE_CONNECTED: usize = 5;
-    pub const QUEUE_WAITING: usize = 6;
-    pub const QUEUE_SAMPLED_MS: usize = 7;
+    pub const ASKED_MS: usize = 4;
+    pub const END: usize = 16;
 }
 
 /// The mapped file.
@@ -163,30 +165,6 @@ impl Scoreboard {
     pub fn log_generation(&self) -> &AtomicU64 {
         self.words.word(header::LOG_GENERATION)
     }
-
-    /// 1 while the keeper is told of the next change of the queue; a worker that goes idle while it is 0 must ring
-    /// the keeper, so that it looks again.
-    pub fn keeper_watches(&self) -> &AtomicU64 {
-        self.words.word(header::KEEPER_WATCHES)
-    }
-
-    /// What the keeper last saw of the queue.
-    pub fn queue_sample(&self) -> QueueSample {
-        let load = |place| self.words.word(place).load(Ordering::Relaxed);
-        QueueSample {
-            is_connected: load(header::QUEUE_CONNECTED) != 0,
-            waiting: load(header::QUEUE_WAITING),
-            sampled_ms: load(header::QUEUE_SAMPLED_MS),
-        }
-    }
-
-    /// For the keeper, which alone writes it.
-    pub fn set_queue_sample(&self, sample: QueueSample) {
-        let store = |place, value| self.words.word(place).store(value, Ordering::Relaxed);
-        store(header::QUEUE_CONNECTED, u64::from(sample.is_connected));
-        store(header::QUEUE_WAITING, sample.waiting);
-        store(header::QUEUE_SAMPLED_MS, sample.sampled_ms);
-    }
 }
 
 /// For the list of what a forked process keeps.
@@ -194,17 +172,6 @@ impl AsRawFd for Scoreboard {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
-}
-
-/// What the keeper saw of the queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueSample {
-    /// The keeper has a connection.
-    pub is_connected: bool,
-    /// Jobs waiting.
-    pub waiting: u64,
-    /// When, in milliseconds of the monotonic clock.
-    pub sampled_ms: u64,
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
@@ -310,7 +277,7 @@ mod tests {
             .store(VERSION + 1, Ordering::Relaxed);
         let path = dir.path().join("t.board");
         let err = Scoreboard::open(&path).unwrap_err().to_string();
-        assert!(err.contains("version 2"), "{err}");
+        assert!(err.contains("version 3"), "{err}");
         let path = dir.path().join("other");
         std::fs::write(&path, "hello, world").unwrap();
         assert!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Identity;
 use super::progress::{MAX_JOBS, Mark, OUTCOME_WORDS, Progress};
+use super::run_times::{self, RunTimes};
 use crate::sys::map::SharedWords;
 
 /// Words of a record. The order is the file's format.
@@ -32,8 +33,9 @@ mod word {
     pub const PROGRESS: usize = 17;
     pub const SCRIPT_BASE: usize = 18;
     pub const MARKS: usize = 24;
+    pub const RUN_TIMES: usize = MARKS + super::OUTCOME_WORDS;
 }
-const _: () = assert!(word::MARKS + OUTCOME_WORDS <= super::RECORD_WORDS);
+const _: () = assert!(word::RUN_TIMES + run_times::CLASSES <= super::RECORD_WORDS);
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -236,6 +238,7 @@ impl<'a> Record<'a> {
     pub fn count_run(&self, took: Duration, is_failure: bool) {
         self.add(word::RUNS, 1);
         self.add(word::RUN_US, took.as_micros() as u64);
+        self.add(word::RUN_TIMES + run_times::class(took), 1);
         if is_failure {
             self.add(word::FAILURES, 1);
         }
@@ -253,6 +256,13 @@ impl<'a> Record<'a> {
             failures: self.get(word::FAILURES),
             run_time: Duration::from_micros(self.get(word::RUN_US)),
             reclaimed: self.get(word::RECLAIMED),
+        }
+    }
+
+    /// Adds this slot's runs, over all generations, to those of others.
+    pub fn add_run_times(&self, times: &mut RunTimes) {
+        for class in 0..run_times::CLASSES {
+            times.add(class, self.get(word::RUN_TIMES + class));
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork as nix_fork, getppid};
 
 /// Which side of a fork this is.
@@ -48,8 +48,13 @@ pub enum Ended {
 
 /// Collects one ended child, of any kind, without waiting.
 pub fn reap() -> Option<(i32, Ended)> {
+    reap_child(-1)
+}
+
+/// Collects this child, if it has ended.
+pub fn reap_child(pid: i32) -> Option<(i32, Ended)> {
     loop {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) => {
                 return Some((pid.as_raw(), Ended::Status(status)));
             }
@@ -58,6 +63,18 @@ pub fn reap() -> Option<(i32, Ended)> {
             }
             Ok(WaitStatus::StillAlive) | Err(_) => return None,
             Ok(_) => {}
+        }
+    }
+}
+
+/// An ended child that was not collected yet: until it is, no other process gets its number.
+pub fn ended() -> Option<i32> {
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::All, flags) {
+            Err(Errno::EINTR) => {}
+            Ok(status) => return status.pid().map(Pid::as_raw),
+            Err(_) => return None,
         }
     }
 }

@@ -13,8 +13,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::overdue::Overdue;
 use crate::channel::message::{RecycleReason, ToMaster, ToWorker};
 use crate::channel::{Received, WorkerEnd};
+use crate::daemon::logging;
 use crate::scoreboard::Scoreboard;
 use crate::sys::{memory, process};
 
@@ -99,6 +101,8 @@ pub struct Control {
     pub board: Arc<Scoreboard>,
     /// The slot's record; none for the keeper.
     pub place: Option<usize>,
+    /// Long jobs of a native consumer; none for the keeper.
+    pub overdue: Option<Arc<Overdue>>,
     /// Over 80 % of it the worker is recycled; in bytes.
     pub memory_limit_bytes: u64,
     /// From the master's end to the worker's.
@@ -120,17 +124,25 @@ impl Control {
         std::thread::Builder::new()
             .name("control".into())
             .stack_size(128 << 10)
-            .spawn(move || self.run(&signals, &shared))?;
+            .spawn(move || {
+                logging::never_wait();
+                self.run(&signals, &shared);
+            })?;
         Ok(orders)
     }
 
     fn run(&self, signals: &SignalFd, orders: &Orders) {
         loop {
-            let mut ready = [
+            let timer = self.overdue.as_ref().map(|overdue| overdue.timer());
+            let mut ready = vec![
                 PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
+            ready.extend(timer.map(|timer| PollFd::new(timer, PollFlags::POLLIN)));
             let _ = poll(&mut ready, PollTimeout::NONE);
+            if ready.get(2).is_some_and(|timer| timer.any() == Some(true)) {
+                self.check_overdue();
+            }
             while let Ok(Some(_)) = signals.read_signal() {
                 self.terminated(orders);
             }
@@ -139,6 +151,12 @@ impl Control {
                 orders.give(LEAVE);
                 self.enforce();
             }
+        }
+    }
+
+    fn check_overdue(&self) {
+        if let (Some(overdue), Some(place)) = (&self.overdue, self.place) {
+            overdue.check(self.board.record(place));
         }
     }
 

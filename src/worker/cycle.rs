@@ -11,9 +11,11 @@ use super::control::{Orders, round_up};
 use super::hold::{Answer, Hold, Refusal};
 use super::life::Birth;
 use super::limits::Limits;
-use super::runner::{NotStarted, Runner};
+use super::overdue::Overdue;
+use super::runner::{Begin, Gone, NotStarted, Runner};
 use crate::channel::message::{RecycleReason, ToMaster};
-use crate::config::Prefetch;
+use crate::config::Delivery;
+use crate::consumer::script::Told;
 use crate::consumer::{Outcome, Ran};
 use crate::queue::{Batch, Measured, Reservation, Settled};
 use crate::scoreboard::progress::Mark;
@@ -41,11 +43,13 @@ pub struct Cycle<'a> {
     birth: &'a Birth<'a>,
     record: Record<'a>,
     orders: &'a Orders,
+    overdue: &'a Overdue,
     limits: Limits,
     born: Instant,
     idle_since: Instant,
     runs: u64,
-    batch: Batch,
+    /// One per key.
+    batches: Vec<Batch>,
     shown: State,
     has_reclaimed: bool,
 }
@@ -57,24 +61,27 @@ enum Worked {
     /// So much ended; the rest was not begun, or is to be begun again.
     Some(Settled),
     /// The same, and the consumer is gone.
-    Gone(Settled, String),
+    Gone(Settled, Gone),
 }
 
 impl<'a> Cycle<'a> {
     /// Before the first job.
-    pub fn new(birth: &'a Birth<'a>, record: Record<'a>, orders: &'a Orders) -> Self {
+    pub fn new(
+        birth: &'a Birth<'a>,
+        record: Record<'a>,
+        orders: &'a Orders,
+        overdue: &'a Overdue,
+    ) -> Self {
         let worker = &birth.pool.worker;
         let seed = birth.nonce ^ birth.generation << 32 ^ birth.place as u64;
-        let prefetch = birth
-            .pool
-            .queue
-            .as_ref()
-            .map_or(Prefetch::Auto, |queue| queue.prefetch);
+        let queue = birth.pool.queue.as_ref();
+        let batches = queue.map(|queue| vec![Batch::new(queue.prefetch); queue.keys.len()]);
         let now = Instant::now();
         Self {
             birth,
             record,
             orders,
+            overdue,
             limits: Limits::draw(
                 worker.max_run_count,
                 worker.max_run_time,
@@ -85,7 +92,7 @@ impl<'a> Cycle<'a> {
             born: now,
             idle_since: now,
             runs: 0,
-            batch: Batch::new(prefetch),
+            batches: batches.unwrap_or_default(),
             shown: State::Starting,
             has_reclaimed: false,
         }
@@ -129,12 +136,17 @@ impl<'a> Cycle<'a> {
     /// Works on the queue.
     pub fn run_queue(&mut self, hold: &mut Hold<'_>, runner: &mut Runner<'_>) -> End {
         let divisor = SHARES_PER_WORKER * self.birth.pool.worker.count;
+        let queue = self.birth.pool.queue.as_ref();
+        let delivery = queue.map_or(Delivery::AtLeastOnce, |queue| queue.delivery);
+        let mut most = Vec::with_capacity(self.batches.len());
         loop {
             if let Some(end) = self.end() {
                 return end;
             }
             let left = usize::try_from(self.limits.runs_left(self.runs)).unwrap_or(usize::MAX);
-            match hold.turn(self.batch.size().min(left), divisor) {
+            most.clear();
+            most.extend(self.batches.iter().map(|batch| batch.size().min(left)));
+            match hold.turn(&most, divisor) {
                 Answer::Done(reservation) if reservation.jobs.is_empty() => {
                     self.tell_reclaimed();
                     if let Some(end) = self.rest(hold, runner) {
@@ -143,8 +155,11 @@ impl<'a> Cycle<'a> {
                 }
                 Answer::Done(reservation) => {
                     self.tell_reclaimed();
-                    let worked = self.work(&reservation, runner);
-                    if let Some(end) = self.settle(worked, hold, runner) {
+                    let end = match delivery {
+                        Delivery::AtLeastOnce => self.work(&reservation, hold, runner),
+                        Delivery::AtMostOnce => self.work_popped(&reservation, hold, runner),
+                    };
+                    if let Some(end) = end {
                         return end;
                     }
                 }
@@ -225,7 +240,78 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    fn work(&mut self, reservation: &Reservation, runner: &mut Runner<'_>) -> Worked {
+    /// Works on jobs that are in the store until they end: what is not begun can go back at any time.
+    fn work(
+        &mut self,
+        reservation: &Reservation,
+        hold: &mut Hold<'_>,
+        runner: &mut Runner<'_>,
+    ) -> Option<End> {
+        if runner.is_native() {
+            self.overdue.begin(reservation.extent(), || hold.tail());
+        }
+        let begin = Begin::WhileAllowed(self.overdue);
+        let mut given_back = 0;
+        let (settled, end) = self.run(reservation, begin, runner, &mut |unsent| {
+            given_back += unsent;
+            hold.give_back(unsent);
+        });
+        if runner.is_native()
+            && let Some(given) = self.overdue.end()
+        {
+            given_back += given.jobs;
+            hold.given_back(given);
+        }
+        let worked = match end {
+            Err(gone) => Worked::Gone(settled, gone),
+            Ok(()) if settled.ended() + given_back == reservation.jobs.len() => {
+                Worked::All(settled)
+            }
+            Ok(()) => Worked::Some(settled),
+        };
+        self.settle(worked, hold, runner)
+    }
+
+    /// Works on a job that is in no list any more. It is run whatever happens, unless the consumer cannot be started; if it
+    /// takes the consumer along, it has failed.
+    fn work_popped(
+        &mut self,
+        reservation: &Reservation,
+        hold: &mut Hold<'_>,
+        runner: &mut Runner<'_>,
+    ) -> Option<End> {
+        loop {
+            let (mut settled, end) = self.run(reservation, Begin::Always, runner, &mut |_| {});
+            let Err(gone) = end else {
+                hold.ended(settled);
+                return None;
+            };
+            if gone.has_begun {
+                settled.failed += 1;
+                self.count(Duration::ZERO, true);
+            }
+            hold.ended(settled);
+            let end = self.restart(runner, &gone.how);
+            if settled.ended() > 0 {
+                return end;
+            }
+            if end.is_some() || self.orders.must_leave() {
+                let label = self.birth.label();
+                log::error!("job lost, it was popped and there is no consumer to run it {label}");
+                return end;
+            }
+        }
+    }
+
+    /// Runs the jobs of a reservation; answers what has ended, and whether the consumer is gone. `unsent` hears how many
+    /// jobs at the end a script will not get.
+    fn run(
+        &mut self,
+        reservation: &Reservation,
+        begin: Begin<'_>,
+        runner: &mut Runner<'_>,
+        unsent: &mut dyn FnMut(usize),
+    ) -> (Settled, Result<(), Gone>) {
         let number = reservation.token.number;
         let jobs = &reservation.jobs;
         self.record.begin_reservation(number, runner.finished());
@@ -234,7 +320,7 @@ impl<'a> Cycle<'a> {
         let mut longest = Duration::ZERO;
         let (began, mut job_began) = (Instant::now(), Instant::now());
         let (record, label) = (self.record, self.birth);
-        let end = runner.run(jobs, self.orders, &mut |place, outcome| {
+        let mut ended = |place: usize, outcome: Outcome| {
             let now = Instant::now();
             let took = now - job_began;
             job_began = now;
@@ -249,20 +335,21 @@ impl<'a> Cycle<'a> {
             record.count_run(took, mark != Mark::Done);
             record.end_job(number, place, mark);
             record.set_since(clock::monotonic());
-        });
+        };
+        let mut told = Told {
+            ended: &mut ended,
+            unsent,
+        };
+        let end = runner.run(jobs, begin, self.orders, &mut told);
         self.runs += settled.ended() as u64;
         self.idle_since = Instant::now();
-        self.batch.learn(Measured {
+        self.batches[reservation.key_index].learn(Measured {
             jobs: settled.ended(),
             busy: began.elapsed(),
             longest,
             payload_bytes: reservation.payload_bytes,
         });
-        match end {
-            Err(how) => Worked::Gone(settled, how),
-            Ok(()) if settled.ended() == jobs.len() => Worked::All(settled),
-            Ok(()) => Worked::Some(settled),
-        }
+        (settled, end)
     }
 
     /// After a reservation: all settled by the next turn, or the rest given back now.
@@ -282,10 +369,10 @@ impl<'a> Cycle<'a> {
                 self.give_back(hold);
                 None
             }
-            Worked::Gone(settled, how) => {
+            Worked::Gone(settled, gone) => {
                 hold.ended(settled);
                 self.give_back(hold);
-                self.restart(runner, &how)
+                self.restart(runner, &gone.how)
             }
         }
     }
@@ -340,7 +427,13 @@ impl<'a> Cycle<'a> {
     fn rest(&mut self, hold: &mut Hold<'_>, runner: &mut Runner<'_>) -> Option<End> {
         if self.shown != State::Idle {
             self.show(State::Idle);
-            if self.birth.board.keeper_watches().load(Ordering::SeqCst) == 0 {
+            if self
+                .birth
+                .board
+                .keeper_watches(self.birth.pool_number)
+                .load(Ordering::SeqCst)
+                == 0
+            {
                 let _ = self.birth.keeper_bell.write(1);
             }
             return None;

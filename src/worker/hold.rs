@@ -1,11 +1,12 @@
 //! A worker's hold on the queue: reclaim, open, turn, turn, ..., leave, in this order and again from the start when
 //! the reservation was taken over; and what an outage does to it. What is settled is remembered here until the store
-//! has it.
+//! has it. With at-most-once delivery it reclaims what an earlier daemon may have left, and then pops.
 
 use std::time::{Duration, Instant};
 
-use crate::config;
-use crate::queue::{Backoff, Identity, Queue, QueueError, Reservation, Settled};
+use super::overdue::GivenBack;
+use crate::config::{self, Delivery};
+use crate::queue::{Backoff, Identity, Queue, QueueError, Reservation, Settled, Tail};
 use crate::scoreboard::Record;
 
 /// Whether the store did what was asked.
@@ -47,6 +48,7 @@ pub struct Hold<'a> {
     nonce: u64,
     generation: u64,
     label: &'a str,
+    delivery: Delivery,
     backoff: Backoff,
     outage: Option<Instant>,
 }
@@ -75,6 +77,7 @@ impl<'a> Hold<'a> {
             generation: identity.generation,
             backoff: Backoff::new(identity.nonce ^ u64::from(std::process::id())),
             queue: Queue::new(settings, identity),
+            delivery: settings.delivery,
             stage: Stage::Former,
             record,
             label,
@@ -115,8 +118,8 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Settles what has ended and reserves up to `most` jobs.
-    pub fn turn(&mut self, most: usize, divisor: usize) -> Answer<Reservation> {
+    /// Settles what has ended and reserves up to `most` jobs, of each key; or pops one.
+    pub fn turn(&mut self, most: &[usize], divisor: usize) -> Answer<Reservation> {
         match self.reclaim() {
             Answer::Done(()) => {}
             Answer::TakenOver => return Answer::TakenOver,
@@ -124,7 +127,11 @@ impl<'a> Hold<'a> {
             Answer::Refused(refusal) => return Answer::Refused(refusal),
         }
         if let Stage::Closed = self.stage {
-            match self.queue.open() {
+            let opened = match self.delivery {
+                Delivery::AtLeastOnce => self.queue.open(),
+                Delivery::AtMostOnce => Ok(()),
+            };
+            match opened {
                 Ok(()) => self.stage = Stage::Open(Settled::default()),
                 Err(err) => return self.failed(&err),
             }
@@ -132,7 +139,11 @@ impl<'a> Hold<'a> {
         let Stage::Open(settled) = self.stage else {
             return Answer::TakenOver;
         };
-        match self.queue.turn(settled, most, divisor) {
+        let reservation = match self.delivery {
+            Delivery::AtLeastOnce => self.queue.turn(settled, most, divisor),
+            Delivery::AtMostOnce => self.queue.pop(settled),
+        };
+        match reservation {
             Ok(reservation) => {
                 self.stage = Stage::Open(Settled::default());
                 self.is_back();
@@ -140,6 +151,42 @@ impl<'a> Hold<'a> {
             }
             Err(err) => self.failed(&err),
         }
+    }
+
+    /// Gives back the last jobs of the reservation, which were not begun. Whatever comes of it, they are not ours any more:
+    /// what the store did not do now it does with the next turn.
+    pub fn give_back(&mut self, jobs: usize) {
+        let Stage::Open(_) = self.stage else {
+            return;
+        };
+        match self.queue.give_back(jobs) {
+            Ok(()) => self.gave_back(jobs),
+            Err(err) => log::debug!(
+                "cannot give back yet {} jobs={jobs} err={:?}",
+                self.label,
+                err.to_string()
+            ),
+        }
+    }
+
+    /// Another thread has given back jobs of the reservation, or tried to.
+    pub fn given_back(&mut self, given: GivenBack) {
+        match given.is_back {
+            true => {
+                self.queue.given_back(given.jobs);
+                self.gave_back(given.jobs);
+            }
+            false => self.queue.give_up(given.jobs),
+        }
+    }
+
+    fn gave_back(&self, jobs: usize) {
+        log::debug!("gave back behind a long job {} jobs={jobs}", self.label);
+    }
+
+    /// For the thread that gives back what waits behind a long job.
+    pub fn tail(&self) -> Tail {
+        self.queue.tail()
     }
 
     /// So much of the reservation has ended; told to the store by the next turn.

@@ -11,6 +11,7 @@ use nix::sys::eventfd::EventFd;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
 use super::hold::Hold;
+use super::overdue::Overdue;
 use super::runner::{NotStarted, Runner};
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
@@ -36,6 +37,8 @@ pub struct Birth<'a> {
     pub version: &'a str,
     /// Settings of its pool.
     pub pool: &'a Pool,
+    /// The pool's place in the settings.
+    pub pool_number: usize,
     /// Its slot in the pool.
     pub slot: u32,
     /// Its number across pools.
@@ -98,7 +101,7 @@ impl Birth<'_> {
 /// Lives; returns the exit status.
 pub fn live(birth: Birth<'_>) -> i32 {
     match prepare(&birth) {
-        Ok(Some((page, orders))) => work(&birth, &page, &orders),
+        Ok(Some(prepared)) => work(&birth, &prepared),
         Ok(None) => 0,
         Err(err) => {
             log::error!("cannot take slot {} err={err:?}", birth.label());
@@ -111,9 +114,18 @@ pub fn live(birth: Birth<'_>) -> i32 {
     }
 }
 
-/// Takes the slot: its lock, which lasts until this process ends, the page of its script, and the control thread's orders.
-/// None when it is told to leave before it has the lock.
-fn prepare(birth: &Birth<'_>) -> Result<Option<(Page, Arc<Orders>)>, String> {
+/// What a worker has when the slot is its own.
+struct Prepared {
+    /// Of its script.
+    page: Page,
+    /// The control thread's.
+    orders: Arc<Orders>,
+    /// Shared with the control thread.
+    overdue: Arc<Overdue>,
+}
+
+/// Takes the slot: its lock, which lasts until this process ends. None when it is told to leave before it has the lock.
+fn prepare(birth: &Birth<'_>) -> Result<Option<Prepared>, String> {
     let board = &birth.board;
     if let Some(core) = birth.core
         && !affinity::pin_to(core)
@@ -125,10 +137,12 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<(Page, Arc<Orders>)>, String> {
     {
         log::warn!("cannot change niceness {} err={err}", birth.label());
     }
+    let overdue = Arc::new(Overdue::new().map_err(|err| err.to_string())?);
     let control = Control {
         channel: Arc::clone(&birth.channel),
         board: Arc::clone(board),
         place: Some(birth.place),
+        overdue: Some(Arc::clone(&overdue)),
         memory_limit_bytes: birth.pool.run.memory_limit_bytes,
         shutdown_timeout: birth.shutdown_timeout,
     };
@@ -141,7 +155,11 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<(Page, Arc<Orders>)>, String> {
         .record(birth.place)
         .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
-    Ok(Some((page, orders)))
+    Ok(Some(Prepared {
+        page,
+        orders,
+        overdue,
+    }))
 }
 
 /// Waits for the slot's lock. Our master found it free, but a worker that an older master had forked just before it
@@ -155,11 +173,16 @@ fn lock_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<bool> {
     Ok(true)
 }
 
-fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
+fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
+    let Prepared {
+        page,
+        orders,
+        overdue,
+    } = prepared;
     let record = birth.board.record(birth.place);
     birth.board.take_stock(birth.place, page);
     let label = birth.label();
-    let mut cycle = Cycle::new(birth, record, orders);
+    let mut cycle = Cycle::new(birth, record, orders, overdue);
     let settings = birth.pool.queue.as_ref();
     let mut hold = settings.map(|queue| Hold::new(queue, birth.identity(), record, &label));
     // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
@@ -176,7 +199,13 @@ fn work(birth: &Birth<'_>, page: &Page, orders: &Orders) -> i32 {
     if cycle.back_off(birth.consumer_delay) || orders.must_leave() {
         return 0;
     }
-    let mut runner = Runner::new(birth, record, page);
+    let mut runner = match Runner::new(birth, record, page) {
+        Ok(runner) => runner,
+        Err(err) => {
+            log::error!("cannot start consumer {label} err={err}");
+            return STATUS_NO_SLOT;
+        }
+    };
     cycle.show(State::Starting);
     if let Some(end) = begin(birth, &mut cycle, &mut runner, orders) {
         return match end {

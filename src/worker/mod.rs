@@ -1,14 +1,15 @@
 //! One worker: reserves jobs, runs the consumer, settles.
 //!
 //! `life` is what happens between the fork and the exit, `cycle` the loop over jobs, `control` the thread that answers
-//! the master, `limits` when to be recycled, `hold` the
-//! reserved list, `runner` the consumer. It knows nothing of the master but its end of the channel.
+//! the master, `limits` when to be recycled, `hold` the reserved list, `overdue` what becomes of jobs behind a long one,
+//! `runner` the consumer. It knows nothing of the master but its end of the channel.
 
 pub mod control;
 mod cycle;
 mod hold;
 mod life;
 pub mod limits;
+pub mod overdue;
 mod runner;
 
 pub use life::{Birth, live};

@@ -9,8 +9,9 @@ use nix::sys::eventfd::EventFd;
 use super::control::Orders;
 use super::life::Birth;
 use super::limits::Restarts;
+use super::overdue::Overdue;
 use crate::config::{Pool, Program};
-use crate::consumer::script::{self, BatchEnd, Death, Script, ScriptSpec, StartError};
+use crate::consumer::script::{self, BatchEnd, Death, Script, ScriptSpec, StartError, Told};
 use crate::consumer::{self, Consumer, Outcome, Ran, WorkerInfo, builtin};
 use crate::queue::Job;
 use crate::scoreboard::{Identity, NO_SCRIPT, Page, Record};
@@ -24,6 +25,32 @@ pub enum NotStarted {
     Refused(String),
     /// It died before it could say anything, which need not happen again.
     Died(String),
+}
+
+/// The consumer is gone.
+pub struct Gone {
+    /// How it went, in one line.
+    pub how: String,
+    /// The job that follows those that have ended had begun.
+    pub has_begun: bool,
+}
+
+impl From<String> for Gone {
+    fn from(how: String) -> Self {
+        Self {
+            how,
+            has_begun: false,
+        }
+    }
+}
+
+/// When a job may be begun.
+#[derive(Clone, Copy)]
+pub enum Begin<'a> {
+    /// Until an order to leave, or until this closes the gate; the others are in the store.
+    WhileAllowed(&'a Overdue),
+    /// In any case: they are in no list any more.
+    Always,
 }
 
 /// The consumer of one worker.
@@ -45,11 +72,16 @@ struct Beside<'a> {
     script: Option<Script>,
     started: Instant,
     restarts: Restarts,
+    /// Never rings: for a script that is to hear of no order.
+    quiet: EventFd,
 }
 
 impl<'a> Runner<'a> {
     /// Nothing is started yet. `page`: where the slot's script notes its runs.
-    pub fn new(birth: &Birth<'_>, record: Record<'a>, page: &'a Page) -> Self {
+    ///
+    /// # Errors
+    /// When the kernel has no descriptors left.
+    pub fn new(birth: &Birth<'_>, record: Record<'a>, page: &'a Page) -> std::io::Result<Self> {
         let Pool { name, run, env, .. } = birth.pool;
         let info = WorkerInfo {
             name: birth.daemon.into(),
@@ -74,9 +106,10 @@ impl<'a> Runner<'a> {
                 script: None,
                 started: Instant::now(),
                 restarts: Restarts::new(birth.nonce ^ birth.place as u64),
+                quiet: EventFd::new()?,
             })),
         };
-        Self { info, kind }
+        Ok(Self { info, kind })
     }
 
     /// Starts the consumer, also again after it was gone.
@@ -100,28 +133,38 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs jobs in their order, until all have ended or an order to leave comes; `ended` is told of each at once.
+    /// Whether the consumer lives in this process.
+    pub fn is_native(&self) -> bool {
+        matches!(self.kind, Kind::Native(_))
+    }
+
+    /// Runs jobs in their order, until all have ended or no more may begin; `told` hears of each at once.
     ///
     /// # Errors
-    /// The consumer is gone. The job that it had in hand has ended (it failed) or is to be run again: `ended` was told
-    /// or not.
+    /// The consumer is gone. The job that it had in hand has ended (it failed) or is to be run again: `told` has heard
+    /// of it or not.
     pub fn run(
         &mut self,
         jobs: &[Job],
+        begin: Begin<'_>,
         orders: &Orders,
-        ended: &mut dyn FnMut(usize, Outcome),
-    ) -> Result<(), String> {
+        told: &mut Told<'_>,
+    ) -> Result<(), Gone> {
         match &mut self.kind {
             Kind::Native(consumer) => {
                 for (place, job) in jobs.iter().enumerate() {
-                    if orders.must_leave() {
+                    let may_begin = match begin {
+                        Begin::WhileAllowed(gate) => !orders.must_leave() && gate.may_begin(place),
+                        Begin::Always => true,
+                    };
+                    if !may_begin {
                         break;
                     }
-                    ended(place, consumer::run(consumer.as_mut(), job));
+                    (told.ended)(place, consumer::run(consumer.as_mut(), job));
                 }
                 Ok(())
             }
-            Kind::Script(beside) => beside.run(jobs, orders, ended),
+            Kind::Script(beside) => beside.run(jobs, begin, orders, told),
         }
     }
 
@@ -219,19 +262,21 @@ impl Beside<'_> {
     fn run(
         &mut self,
         jobs: &[Job],
+        begin: Begin<'_>,
         orders: &Orders,
-        ended: &mut dyn FnMut(usize, Outcome),
-    ) -> Result<(), String> {
+        told: &mut Told<'_>,
+    ) -> Result<(), Gone> {
         let Some(script) = &mut self.script else {
-            return Err("it does not run".into());
+            return Err("it does not run".to_owned().into());
         };
-        let stop = || orders.must_leave();
-        let told = script::Orders {
-            stop: &stop,
-            wake: orders.wake(),
+        let (may_stop, wake) = match begin {
+            Begin::WhileAllowed(_) => (true, orders.wake()),
+            Begin::Always => (false, self.quiet.as_fd()),
         };
+        let stop = || may_stop && orders.must_leave();
+        let heard = script::Orders { stop: &stop, wake };
         let finished_before = script.finished();
-        match script.run(jobs, &told, ended) {
+        match script.run(jobs, &heard, told) {
             BatchEnd::All | BatchEnd::Stopped { .. } => Ok(()),
             BatchEnd::Died {
                 ended: told_of,
@@ -239,11 +284,15 @@ impl Beside<'_> {
             } => {
                 // What it noted as finished is, although the replies were lost with it.
                 let noted = death.finished.saturating_sub(finished_before) as usize;
-                (told_of..noted).for_each(|place| ended(place, Outcome::Done));
-                if noted <= told_of && death.in_hand && !death.is_crash() {
-                    ended(told_of, Outcome::Failed(death.reason()));
+                (told_of..noted).for_each(|place| (told.ended)(place, Outcome::Done));
+                let has_begun = noted <= told_of && death.in_hand;
+                if has_begun && !death.is_crash() {
+                    (told.ended)(told_of, Outcome::Failed(death.reason()));
                 }
-                Err(self.buried(&death))
+                Err(Gone {
+                    has_begun: has_begun && death.is_crash(),
+                    how: self.buried(&death),
+                })
             }
         }
     }
@@ -258,13 +307,12 @@ impl Beside<'_> {
         let Some(script) = self.script.take() else {
             return Ok(());
         };
-        // Orders to leave are old news by now: this one never rings.
-        let quiet = EventFd::new().map_err(|err| err.to_string())?;
+        // Orders to leave are old news by now.
         let completed = script.complete(
             COMPLETE_GRACE,
             &script::Orders {
                 stop: &|| false,
-                wake: quiet.as_fd(),
+                wake: self.quiet.as_fd(),
             },
         );
         self.record.set_script(Identity::default());

@@ -34,7 +34,9 @@ fn main() -> std::io::Result<()> {
         let next = format!("bare {slot} {number}");
         let (length, ended) = ((held + 1).to_string(), held.to_string());
         let keys = [key.as_str(), &reserved, &stats];
-        let values = [&token, &length, &next, batch, "0", &ended, "0"];
+        let values = [
+            "1", &length, &next, "0", "1048576", &ended, "0", &token, batch,
+        ];
         let command = [&["EVALSHA", &sha, "3"], &keys[..], &values[..]].concat();
         held = server.ask(&command)?.len();
         token = next;
@@ -54,7 +56,7 @@ struct Server {
 }
 
 impl Server {
-    /// One command and its reply, an array or a single value, as a list of byte strings.
+    /// One command and its reply: a single value, or the jobs of a turn.
     fn ask(&mut self, words: &[&str]) -> std::io::Result<Vec<Vec<u8>>> {
         let mut command = format!("*{}\r\n", words.len());
         for word in words {
@@ -65,13 +67,18 @@ impl Server {
         match head.as_bytes()[0] {
             b'*' if head == "*-1" => panic!("the script answered LOST"),
             b'*' => {
-                let elements = head[1..].parse().expect("a length");
-                (0..elements)
-                    .map(|_| {
+                // The key that was served, and the jobs in parts.
+                let parts: usize = head[1..].parse().expect("a length");
+                self.line()?;
+                let mut jobs = Vec::new();
+                for _ in 1..parts {
+                    let head = self.line()?;
+                    for _ in 0..head[1..].parse().expect("a length") {
                         let head = self.line()?;
-                        self.bulk(&head)
-                    })
-                    .collect()
+                        jobs.push(self.bulk(&head)?);
+                    }
+                }
+                Ok(jobs)
             }
             b'$' if head == "$-1" => panic!("the script answered LOST"),
             b'$' => Ok(vec![self.bulk(&head)?]),
