@@ -211,6 +211,28 @@ fn a_server_that_is_away_is_told_before_anything_is_read() {
 }
 
 #[test]
+fn a_job_goes_to_the_first_key_unless_told_and_to_the_server_of_the_pool_that_has_the_key() {
+    let (redis, other) = (Redis::start(), Redis::start());
+    let mail = queue(&other, "letters").replace("[queue]", "[queue mail]");
+    let ini = format!(
+        "{NULL}{}[run mail]\nbuiltin = null\n{mail}",
+        queue(&redis, "jobs low")
+    );
+    let stark = Stark::prepare(&ini, "");
+    for words in [
+        &["push", "a"][..],
+        &["push", "--key", "low", "b"],
+        &["push", "--key", "letters", "c"],
+    ] {
+        let ended = stark.cli(words);
+        assert_eq!(ended.status, 0, "{words:?}: {ended:?}");
+    }
+    assert_eq!(payloads(&redis, "jobs"), [b"a"]);
+    assert_eq!(payloads(&redis, "low"), [b"b"]);
+    assert_eq!(payloads(&other, "letters"), [b"c"]);
+}
+
+#[test]
 fn an_empty_key_is_a_mistake_of_the_command_line() {
     let redis = Redis::start();
     let stark = prepare(&redis);
