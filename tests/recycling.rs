@@ -289,8 +289,8 @@ fn hundreds_of_recycles_leave_no_descriptor_and_no_zombie_in_the_master() {
     });
     assert_eq!(
         children(rig.stark.pid()).len(),
-        3,
-        "two workers and the keeper"
+        4,
+        "two workers, the keeper and the logger"
     );
     finish_exactly_once(&rig, 300);
 }
