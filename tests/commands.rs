@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use support::redis::Redis;
@@ -89,6 +90,8 @@ fn check_warns_of_a_redis_that_is_away_and_refuses_bad_settings() {
 fn what_print_config_prints_can_be_fed_back() {
     let ini = "[main]\nlog_level = debug\nheartbeat_seconds = 250ms\n[run]\nscript_file = run.php\nmemory_limit = 64M\n[worker]\ncount = 3\nmax_idle_seconds = 5m\n[queue]\nhost = localhost\npassword = \"s3 cret;\"\nkey = a:b\n[env]\nMixedCase = \"x; y\"\n";
     let stark = Stark::prepare(ini, RUNS);
+    // A password that every user can read would be warned of.
+    fs::set_permissions(stark.path("t.ini"), Permissions::from_mode(0o600)).expect("it is ours");
     let first = stark.cli(&["--print-config"]);
     assert_eq!((first.status, &*first.stderr), (0, ""), "{first:?}");
     assert!(!first.stdout.contains("s3 cret"), "{first:?}");
@@ -153,6 +156,94 @@ fn with_a_daemon_the_commands_print_what_it_answers() {
     stark.stop();
 }
 
+/// What a command with `--json` says, and its exit status.
+fn json(stark: &Stark, words: &[&str]) -> (i32, serde_json::Value) {
+    let ended = stark.cli(&[&["--json"], words].concat());
+    assert_eq!(ended.stderr, "", "{words:?}");
+    assert_eq!(ended.stdout.lines().count(), 1, "{words:?}: {ended:?}");
+    let told = serde_json::from_str(&ended.stdout);
+    let told = told.unwrap_or_else(|err| panic!("{words:?}: {err}: {ended:?}"));
+    (ended.status, told)
+}
+
+#[test]
+fn json_has_the_names_of_info_and_numbers_as_numbers() {
+    let redis = Redis::start();
+    let ini = format!("{NULL}[worker]\ncount = 2\n{}", queue(&redis, "a,b%c"));
+    let stark = Stark::start(&ini, "");
+    for words in [&["status"][..], &["info"]] {
+        let (status, told) = json(&stark, words);
+        assert_eq!(status, 0, "{words:?}");
+        assert_eq!(told["name"], "t");
+        assert_eq!(told["state"], "running");
+        assert_eq!(told["pid"], stark.pid());
+        assert_eq!(told["worker_max"], 2);
+        assert!(told["run_qps"].is_number(), "{told}");
+        assert!(told["version"].is_string(), "{told}");
+        let workers = told["workers"].as_array().expect("an array");
+        let pids: Vec<i32> = workers
+            .iter()
+            .map(|w| w["pid"].as_i64().expect("a number") as i32)
+            .collect();
+        assert_eq!(pids, stark.worker_pids());
+        assert_eq!(workers[1]["pool"], "t");
+        assert_eq!(told["queues"][0]["key"], "a,b%c");
+        assert!(told.get("worker0").is_none(), "{told}");
+    }
+    let (_, told) = json(&stark, &["info", "cpu"]);
+    assert!(
+        told["used_cpu_sys"].is_number() && told.get("pid").is_none(),
+        "{told}"
+    );
+    assert_eq!(
+        json(&stark, &["ping"]),
+        (0, serde_json::json!({ "reply": "PONG" }))
+    );
+    let pushed = serde_json::json!({ "pushed": 2, "key": "a,b%c" });
+    assert_eq!(json(&stark, &["push", "x", "y"]), (0, pushed));
+    let pid = stark.pid();
+    let stopped = serde_json::json!({ "name": "t", "state": "stopped", "pid": pid });
+    assert_eq!(json(&stark, &["stop"]), (0, stopped));
+    stark.assert_nothing_left();
+}
+
+#[test]
+fn json_tells_errors_on_stdout_with_the_same_exit_status() {
+    let stark = Stark::prepare(NULL, "");
+    let error = |words: &[&str]| {
+        let (status, told) = json(&stark, words);
+        let object = told.as_object().expect("an object");
+        assert_eq!(object.len(), 1, "{told}");
+        (
+            status,
+            object["error"].as_str().expect("a text").to_string(),
+        )
+    };
+    let (status, words) = error(&["ping"]);
+    assert!(
+        status == 1 && words.starts_with("cannot reach the daemon"),
+        "{words}"
+    );
+    let (status, words) = error(&["push", "x"]);
+    assert!(status == 1 && words.contains("no queue"), "{words}");
+    let (status, words) = error(&["--set", "worker.count=0", "--set", "main.port=x", "status"]);
+    assert!(status == 78 && words.lines().count() == 2, "{words}");
+    let (status, words) = error(&["--check"]);
+    assert!(status == 2 && words.contains("needs a command"), "{words}");
+    let none = serde_json::json!({ "name": "t", "state": "stopped" });
+    assert_eq!(json(&stark, &["status"]), (3, none));
+    let none = serde_json::json!({ "name": "t", "state": "stopped", "pid": null });
+    assert_eq!(json(&stark, &["stop"]), (0, none));
+}
+
+#[test]
+fn json_stands_before_or_behind_the_command() {
+    let stark = Stark::start(NULL, "");
+    let told = "{\"reply\":\"OK\"}\n";
+    assert_eq!(stark.cli(&["shutdown", "--json"]).stdout, told);
+    stark.assert_nothing_left();
+}
+
 #[test]
 fn output_that_nobody_reads_or_no_disk_takes_is_no_panic() {
     let stark = Stark::start(NULL, "");
@@ -200,51 +291,6 @@ fn help_fits_a_screen_and_version_is_the_packages() {
     assert!(help.stdout.contains("Examples:"), "{}", help.stdout);
     let version = format!("stark {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(stark.cli(&["--version"]).stdout, version);
-}
-
-#[test]
-fn push_appends_arguments_and_lines_of_stdin_byte_by_byte() {
-    let redis = Redis::start();
-    let stark = Stark::prepare(&format!("{NULL}{}", queue(&redis, "jobs")), "");
-    assert_eq!(
-        stark.cli(&["push", "one", "two three", ""]).stdout,
-        "3 pushed\n"
-    );
-    let lines = b"a\0b\xff\r\n\n\x80last without newline";
-    assert_eq!(
-        stark.cli_with_stdin(&["push", "-"], lines).stdout,
-        "3 pushed\n"
-    );
-    let expected: [&[u8]; 6] = [
-        b"one",
-        b"two three",
-        b"",
-        b"a\0b\xff\r",
-        b"",
-        b"\x80last without newline",
-    ];
-    assert_eq!(payloads(&redis, "jobs"), expected);
-
-    assert_eq!(stark.cli(&["push", "--key", "other", "x"]).status, 0);
-    assert_eq!(payloads(&redis, "other"), [b"x"]);
-    let many: String = (0..2500).map(|number| format!("{number}\n")).collect();
-    stark.cli_with_stdin(&["push", "--key", "many", "-"], many.as_bytes());
-    let numbers: Vec<Vec<u8>> = (0..2500).map(|n| n.to_string().into_bytes()).collect();
-    assert!(payloads(&redis, "many") == numbers, "all, in their order");
-}
-
-#[test]
-fn push_without_redis_or_queue_is_1() {
-    let mut redis = Redis::start();
-    redis.stop();
-    let stark = Stark::prepare(&format!("{NULL}{}", queue(&redis, "jobs")), "");
-    let ended = stark.cli(&["push", "x"]);
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.starts_with("stark: cannot push"), "{ended:?}");
-    stark.write("t.ini", NULL);
-    let ended = stark.cli(&["push", "x"]);
-    assert_eq!(ended.status, 1, "{ended:?}");
-    assert!(ended.stderr.contains("no queue"), "{ended:?}");
 }
 
 #[test]

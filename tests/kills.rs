@@ -193,39 +193,56 @@ fn a_new_master_kills_who_holds_a_slot_longer_than_the_shutdown_timeout() {
     assert_eq!(repeated(&rig.finish(10)), [0]);
 }
 
+/// The file that [`holder_of_all_locks`] is to lock.
+const LOCK_FILE: &str = "STARK_TEST_LOCK_FILE";
+
+/// No test: the program of a process that takes every slot's lock as soon as it is free, and keeps it.
 #[test]
-fn a_worker_waits_for_the_lock_of_its_slot() {
-    let rig = Rig::start(Consumer::Probe, 1, "", "");
-    let board = rig.stark.path("work/data/t.board");
+#[ignore = "a part of the test below, which runs it in a process of its own"]
+fn holder_of_all_locks() {
+    let Some(path) = std::env::var_os(LOCK_FILE) else {
+        return;
+    };
     let mut options = std::fs::OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .open(board)
-        .expect("it is there");
-    let locker = file.try_clone().expect("a descriptor");
+    let file = options.read(true).write(true).open(path);
+    let file = file.expect("it is there");
+    let all = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_SETLKW(&all)).expect("the lock");
+    std::thread::sleep(2 * LIMIT);
+}
+
+#[test]
+fn a_slot_that_somebody_took_unseen_is_not_forked_into_and_freed_after_the_shutdown_timeout() {
+    let rig = Rig::start(Consumer::Probe, 1, "shutdown_timeout = 1", "");
+    let program = std::env::current_exe().expect("Linux tells");
+    let mut holder = std::process::Command::new(program)
+        .args(["--exact", "holder_of_all_locks", "--ignored"])
+        .env(LOCK_FILE, rig.stark.path("work/data/t.board"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("it runs");
+    let pid = holder.id() as i32;
     // The lock is free for a moment when the worker is killed: who waits for it is faster than a fork, as a rule.
-    let locked = std::thread::spawn(move || {
-        let all = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        fcntl(&locker, FcntlArg::F_SETLKW(&all)).expect("the lock");
-        locker
-    });
+    let held = format!("slot held by a worker of an older master pool=t slot=0 pid={pid}");
     wait_for(LIMIT, "the lock", || {
         let before = rig.stark.worker_pids();
-        before.iter().for_each(|pid| kill(*pid, SIGKILL));
-        wait_for(LIMIT, "a successor", || rig.stark.worker_pids() != before);
-        locked.is_finished()
+        before.iter().for_each(|worker| kill(*worker, SIGKILL));
+        wait_for(LIMIT, "a successor, or none", || {
+            rig.stark.worker_pids() != before
+        });
+        !rig.stark.log_lines(&held).is_empty()
     });
+    kill(pid, SIGSTOP);
     rig.push_numbers(0..1);
-    let waiting = rig.worker_pid(0);
-    assert!(is_alive(waiting) && rig.runs().is_empty());
-    drop((file, locked.join().expect("it is locked")));
+    let line = rig.stark.wait_for_log("worker killed");
+    assert!(line.contains(&format!("pid={pid} reason=holder")), "{line}");
+    holder.wait().expect("it is our child");
     assert_eq!(rig.finish(1), [0]);
     assert_eq!(rig.stark.log_lines("status=72"), Vec::<String>::new());
 }

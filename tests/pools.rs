@@ -212,3 +212,161 @@ fn printed_settings_start_the_same_pools() {
     assert_eq!(pools_of(&workers(&stark)), ["t", "t", "b.c", "b.c", "a"]);
     stark.stop();
 }
+/// Two pools, each with a script and a list of its own, on servers of their own.
+fn two_queues(mine: &Redis, other: &Redis) -> Stark {
+    let note = |file: &str| {
+        format!(
+            "<?php function run($w, $data) {{ file_put_contents('{file}', \"$data\\n\", FILE_APPEND); }}"
+        )
+    };
+    let ini = format!(
+        "[run]\nscript_file = run.php\n[worker]\ncount = 2\n{}[run mail]\nscript_file = mail.php\n\
+         [worker mail]\ncount = 1\n{}",
+        queue(mine, "jobs"),
+        queue(other, "mails").replace("[queue]", "[queue mail]")
+    );
+    let stark = Stark::prepare(&ini, &note("jobs"));
+    stark.write("mail.php", &note("mails"));
+    stark.start_again();
+    stark
+}
+
+fn push_to(redis: &Redis, key: &str, payload: &str) {
+    let mut command = redis::cmd("RPUSH");
+    command.arg(key).arg(payload);
+    command.exec(&mut redis.connect()).expect("redis takes it");
+}
+
+#[track_caller]
+fn wait_for_notes(stark: &Stark, file: &str, notes: &str) {
+    wait_for_value(LIMIT, file, notes.to_owned(), || stark.read(file));
+}
+
+#[test]
+fn an_idle_pool_wakes_for_its_own_queue_and_takes_from_no_other() {
+    let (mine, other) = (Redis::start(), Redis::start());
+    let stark = two_queues(&mine, &other);
+    wait_for(LIMIT, "all are idle", || {
+        workers(&stark)
+            .iter()
+            .all(|worker| worker["state"] == "idle")
+    });
+    // The second pool first: nothing but its own keeper's ring wakes it.
+    push_to(&other, "mails", "m1");
+    wait_for_notes(&stark, "mails", "m1\n");
+    push_to(&mine, "jobs", "j1");
+    wait_for_notes(&stark, "jobs", "j1\n");
+    // A list of the same name on the other pool's server is nobody's.
+    push_to(&other, "jobs", "j2");
+    push_to(&other, "mails", "m2");
+    wait_for_notes(&stark, "mails", "m1\nm2\n");
+    assert_eq!(stark.read("jobs"), "j1\n");
+
+    let info = stark.info();
+    assert!(info["queue0"].starts_with("key=jobs,"), "{info:?}");
+    assert!(info["queue1"].starts_with("key=mails,"), "{info:?}");
+    stark.stop();
+}
+
+#[test]
+fn an_outage_of_one_pools_server_is_nothing_to_the_other_pool() {
+    let (mine, mut other) = (Redis::start(), Redis::start());
+    let stark = two_queues(&mine, &other);
+    other.stop();
+    stark.wait_for_log("redis unavailable");
+    push_to(&mine, "jobs", "j1");
+    wait_for_notes(&stark, "jobs", "j1\n");
+    other.restart();
+    push_to(&other, "mails", "m1");
+    wait_for_notes(&stark, "mails", "m1\n");
+    stark.stop();
+}
+
+#[test]
+fn what_killed_workers_of_any_pool_held_is_back_in_its_own_list_after_a_stop() {
+    let (mine, other) = (Redis::start(), Redis::start());
+    let hang = "<?php function run($w, $data) { touch(\"begun-$data\"); sleep(600); }";
+    let ini = format!(
+        "[run]\nscript_file = run.php\n{}[run mail]\nscript_file = run.php\n{}",
+        queue(&mine, "jobs"),
+        queue(&other, "mails").replace("[queue]", "[queue mail]")
+    );
+    let stark = Stark::start(&ini, hang);
+    push_to(&mine, "jobs", "j");
+    push_to(&other, "mails", "m");
+    for file in ["begun-j", "begun-m"] {
+        wait_for(LIMIT, file, || stark.path(file).exists());
+    }
+    assert_eq!(stark.cli(&["shutdown", "now"]).status, 0);
+    stark.assert_nothing_left();
+    stark.write(
+        "run.php",
+        "<?php function run($w, $data) { file_put_contents('ran', \"$data\\n\", FILE_APPEND); }",
+    );
+    stark.start_again();
+    wait_for(LIMIT, "both run again", || {
+        let ran = stark.read("ran");
+        let mut ran: Vec<&str> = ran.lines().collect();
+        ran.sort_unstable();
+        ran == ["j", "m"]
+    });
+    stark.stop();
+}
+
+#[test]
+fn an_idle_worker_wakes_for_each_of_its_keys_and_takes_the_first_first() {
+    let redis = Redis::start();
+    let ini = format!(
+        "[run]\nscript_file = run.php\n{}",
+        queue(&redis, "high low")
+    );
+    let script =
+        "<?php function run($w, $data) { file_put_contents('ran', \"$data\\n\", FILE_APPEND); }";
+    let stark = Stark::start(&ini, script);
+    wait_for(LIMIT, "idle", || stark.worker(0)["state"] == "idle");
+    push_to(&redis, "low", "l1");
+    wait_for_notes(&stark, "ran", "l1\n");
+    wait_for(LIMIT, "idle", || stark.worker(0)["state"] == "idle");
+    push_to(&redis, "high", "h1");
+    wait_for_notes(&stark, "ran", "l1\nh1\n");
+    stark.stop();
+    push_to(&redis, "low", "l2");
+    push_to(&redis, "high", "h2");
+    stark.start_again();
+    wait_for_notes(&stark, "ran", "l1\nh1\nh2\nl2\n");
+    stark.stop();
+}
+
+#[test]
+fn a_killed_worker_runs_its_job_again_only_in_the_pool_that_promises_it() {
+    let redis = Redis::start();
+    let ini = format!(
+        "[run]\nscript_file = run.php\n{}[queue once]\nkey = once\ndelivery = at-most-once\n",
+        queue(&redis, "again")
+    );
+    let script = "<?php function run($w, $data) {\
+                  file_put_contents('ran', \"$data\\n\", FILE_APPEND);\
+                  if (!file_exists('go') && $data[0] == 'h') sleep(600); }";
+    let stark = Stark::start(&ini, script);
+    push_to(&redis, "again", "h-again");
+    push_to(&redis, "once", "h-once");
+    wait_for(LIMIT, "both are in hand", || {
+        stark.read("ran").lines().count() == 2
+    });
+    stark.write("go", "");
+    for pid in stark.worker_pids() {
+        kill(pid, Signal::SIGKILL);
+    }
+    // What comes after them shows that both pools work on.
+    push_to(&redis, "again", "last-again");
+    push_to(&redis, "once", "last-once");
+    let mut expected = ["h-again", "h-again", "h-once", "last-again", "last-once"];
+    expected.sort_unstable();
+    wait_for_value(LIMIT, "what ran", expected.join(" "), || {
+        let ran = stark.read("ran");
+        let mut ran: Vec<&str> = ran.lines().collect();
+        ran.sort_unstable();
+        ran.join(" ")
+    });
+    stark.stop();
+}

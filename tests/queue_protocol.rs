@@ -514,6 +514,71 @@ fn a_thousand_jobs_fit_in_a_turn_and_more_are_never_taken() {
     assert_eq!(waiting(&redis), numbers(1000..2500));
 }
 
+/// What turns that ask for a thousand jobs get of jobs of these sizes: how many each, until none is left.
+fn turns_of(redis: &Redis, sizes: &[usize]) -> Vec<usize> {
+    let jobs: Vec<Vec<u8>> = sizes.iter().map(|size| vec![b'x'; *size]).collect();
+    for some in jobs.chunks(100) {
+        let _: usize = redis.connect().rpush(KEY, some).unwrap();
+    }
+    let mut queue = opened(&redis.settings(KEY));
+    let (mut counts, mut taken) = (vec![], 0);
+    while taken < jobs.len() {
+        let held = counts.last().copied().unwrap_or(0);
+        let reservation = queue.turn(done(held), &[1000], 0).unwrap();
+        let count = reservation.jobs.len();
+        assert!(count == 1 || reservation.payload_bytes <= 1 << 20);
+        let expected = &jobs[taken..taken + count];
+        assert!(reservation.jobs.iter().map(|job| &job.payload).eq(expected));
+        taken += count;
+        counts.push(count);
+    }
+    assert_eq!(queue.leave(done(counts[counts.len() - 1])), Ok(0));
+    counts
+}
+
+#[test]
+fn a_turn_takes_a_mebibyte_but_always_one_job() {
+    let redis = Redis::start();
+    assert_eq!(turns_of(&redis, &[1 << 20, 1, 1]), [1, 2]);
+    assert_eq!(turns_of(&redis, &[1 << 19, 1 << 19, 0, 1]), [3, 1]);
+    assert_eq!(turns_of(&redis, &[0, (1 << 20) + 1, 0]), [1, 1, 1]);
+    assert_eq!(turns_of(&redis, &[1 << 10; 1024]), [1000, 24]);
+    assert_eq!(turns_of(&redis, &[10_000; 210]), [104, 104, 2]);
+    let small_and_large: Vec<usize> = [vec![10; 500], vec![1_000_000; 5], vec![10; 500]].concat();
+    let counts = turns_of(&redis, &small_and_large);
+    assert!(counts.len() < 20, "{counts:?}");
+    assert!(counts.iter().any(|count| *count >= 500), "{counts:?}");
+}
+
+#[test]
+fn large_jobs_behind_small_ones_do_not_stand_in_the_servers_memory_twice() {
+    let redis = Redis::start();
+    let peak = || -> usize {
+        let mut info = cmd("INFO");
+        let info: String = info.arg("memory").query(&mut redis.connect()).unwrap();
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory_peak:"));
+        line.unwrap().parse().unwrap()
+    };
+    let sizes = [vec![10; 300], vec![1 << 20; 60]].concat();
+    let jobs: Vec<Vec<u8>> = sizes.iter().map(|size| vec![b'x'; *size]).collect();
+    for some in jobs.chunks(50) {
+        let _: usize = redis.connect().rpush(KEY, some).unwrap();
+    }
+    let mut queue = opened(&redis.settings(KEY));
+    let before = peak();
+    let mut held = 0;
+    for _ in 0..5 {
+        held = queue.turn(done(held), &[1000], 0).unwrap().jobs.len();
+    }
+    assert!(
+        peak() < before + (12 << 20),
+        "{} bytes more",
+        peak() - before
+    );
+}
+
 #[test]
 fn a_server_that_restarts_between_turns_is_away_and_then_goes_on() {
     let mut redis = Redis::start();

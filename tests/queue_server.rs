@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Commands, cmd};
 use stark::config::{Delivery, Secret};
-use stark::queue::{Event, Identity, Producer, Queue, QueueError, Settled, Tracking, Watch, check};
+use stark::queue::{
+    Event, Identity, Producer, Queue, QueueError, Sample, Sampler, Settled, Tracking, Watch, check,
+};
 use support::redis::Redis;
 
 const KEY: &str = "test:redis";
@@ -94,6 +96,14 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![1]));
+    successor.open().unwrap();
+    let held = successor.turn(done(0), &[1], 0).unwrap();
+    successor.tail().give_back(held.extent(), 1).unwrap();
+    successor.given_back(1);
+    successor.leave(done(0)).unwrap();
+    assert_eq!(Sampler::new(&settings).sample().unwrap()[0].waiting, 1);
+    assert_eq!(successor.pop(done(0)).unwrap().jobs.len(), 1);
+    assert!(successor.pop(done(1)).unwrap().jobs.is_empty());
 }
 
 #[test]
@@ -157,6 +167,91 @@ fn the_watch_is_told_once_when_the_key_changes_after_it_was_asked_for() {
     assert_eq!(watch.read(), Ok(None));
     let _: () = cmd("FLUSHALL").query(&mut redis.connect()).unwrap();
     assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+}
+
+#[test]
+fn the_watch_is_told_of_every_key_and_answers_their_lengths_together() {
+    let redis = Redis::start();
+    let settings = stark::config::Queue {
+        keys: vec!["a".into(), "b".into(), "c".into()],
+        ..redis.settings(KEY)
+    };
+    let mut watch = Watch::new(&settings);
+    assert_eq!(watch.open(), Ok(Tracking::On));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0, 0, 0]));
+    for (key, lengths) in [("a", [1, 0, 0]), ("c", [1, 0, 1]), ("b", [1, 1, 1])] {
+        let _: usize = redis.connect().rpush(key, "job").unwrap();
+        assert_eq!(next_event(&mut watch, false), Event::Invalidated, "{key}");
+        assert_eq!(next_event(&mut watch, true), Event::Lengths(lengths.into()));
+    }
+    watch.ask().unwrap();
+    watch.ask().unwrap();
+    for _ in 0..2 {
+        assert_eq!(next_event(&mut watch, false), Event::Lengths(vec![1, 1, 1]));
+    }
+    assert_eq!(watch.deadline(), None);
+}
+
+#[test]
+fn a_change_between_two_answers_to_one_question_is_not_overlooked() {
+    // This server tells of a change of the first key before it answers for the second.
+    let settings = stark::config::Queue {
+        keys: vec!["a".into(), "b".into()],
+        ..told(&[
+            b"%1\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n",
+            b"+OK\r\n",
+            b":0\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n:3\r\n",
+        ])
+    };
+    let mut watch = Watch::new(&settings);
+    assert_eq!(watch.open(), Ok(Tracking::On));
+    assert_eq!(next_event(&mut watch, true), Event::Invalidated);
+    assert_eq!(next_event(&mut watch, false), Event::Lengths(vec![0, 3]));
+}
+
+#[test]
+fn a_sample_counts_what_lies_where() {
+    let redis = Redis::start();
+    let settings = stark::config::Queue {
+        keys: vec![KEY.into(), "other".into()],
+        ..redis.settings(KEY)
+    };
+    let mut sampler = Sampler::new(&settings);
+    assert_eq!(sampler.sample(), Ok(vec![Sample::default(); 2]));
+    push(&redis, 0..10);
+    let mut queue = opened(&settings);
+    queue.turn(done(0), &[4, 1], 0).unwrap();
+    queue.turn(done(4), &[3, 1], 0).unwrap();
+    let keys = stark::queue::Keys::new(KEY);
+    let _: usize = redis.connect().zadd(&keys.delayed, "later", 1).unwrap();
+    for job in ["x", "y"] {
+        let _: usize = redis.connect().zadd(&keys.dead, job, 1).unwrap();
+    }
+    // Far more lists than are asked for at once.
+    let others: Vec<String> = (0..2500)
+        .map(|slot| keys.reserved("n", "p", slot))
+        .collect();
+    let mut connection = redis.connect();
+    for list in &others {
+        let _: usize = connection.rpush(list, &["token", "job"]).unwrap();
+    }
+    let _: usize = connection.sadd(&keys.registry, &others).unwrap();
+    let expected = Sample {
+        waiting: 3,
+        reserved: 3 + 2500,
+        delayed: 1,
+        dead: 2,
+        taken: 4 + 3 + 2500,
+    };
+    assert_eq!(sampler.sample(), Ok(vec![expected, Sample::default()]));
+    let _: () = connection.set(&keys.stats, "a string").unwrap();
+    let uncounted = Sample {
+        taken: 2503,
+        ..expected
+    };
+    assert_eq!(sampler.sample().unwrap()[0], uncounted);
+    let _: () = connection.set("other", "a string").unwrap();
+    assert!(matches!(sampler.sample(), Err(QueueError::Refused(_))));
 }
 
 #[test]
@@ -233,13 +328,21 @@ fn a_server_refusing_tracking_still_tells_the_length() {
 
 /// Answers each connection with these bytes, whatever it asks.
 fn impostor(answer: &'static [u8]) -> stark::config::Queue {
+    told(&[answer])
+}
+
+/// Answers what comes on each connection with these bytes, one after the other.
+fn told(answers: &[&'static [u8]]) -> stark::config::Queue {
+    let answers = answers.to_vec();
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
-            let _ = client.read(&mut [0; 1024]);
-            let _ = client.write_all(answer);
+            for answer in &answers {
+                let _ = client.read(&mut [0; 1024]);
+                let _ = client.write_all(answer);
+            }
         }
     });
     stark::config::Queue {

@@ -335,6 +335,35 @@ fn a_worker_that_keeps_crashing_is_started_ever_later_and_never_given_up() {
     stark.stop();
 }
 
+/// The soft limit of open descriptors of a process.
+fn limit_descriptors(pid: i32, limit: &str) {
+    let mut command = std::process::Command::new("prlimit");
+    command.args([format!("--pid={pid}"), format!("--nofile={limit}:")]);
+    assert!(command.status().expect("util-linux is there").success());
+}
+
+#[test]
+fn a_fork_that_is_refused_is_tried_again_ever_later_until_it_succeeds() {
+    let redis = Redis::start();
+    let stark = probe(&redis, "", "count = 3");
+    let (master, before) = (stark.pid(), stark.worker_pids());
+    // Enough for nobody: a new worker needs a channel. Without a descriptor no client is served either.
+    limit_descriptors(master, "3");
+    kill(before[1], Signal::SIGKILL);
+    let lines = stark.wait_for_log_times("cannot fork worker pool=t slot=1 gen=", 4);
+    for (line, retry_ms) in lines.iter().zip([100, 200, 400, 800]) {
+        assert!(line.contains("Too many open files"), "{line}");
+        assert!(line.ends_with(&format!("retry_ms={retry_ms}")), "{line}");
+    }
+    limit_descriptors(master, "1024");
+    wait_for(LIMIT, "a successor", || stark.worker_pids().len() == 3);
+    let after = stark.worker_pids();
+    assert_eq!((after[0], after[2]), (before[0], before[2]));
+    push(&redis, "sleep 0");
+    stark.wait_for_figure("run_count", 1);
+    stark.stop();
+}
+
 #[test]
 fn a_worker_killed_at_work_takes_its_script_and_what_that_has_started_along() {
     let script = "<?php function run($worker, $data) { exec('sleep 1000 > /dev/null 2>&1 & echo $!', $l); file_put_contents('grandchild', $l[0]); while (!file_exists('go')) usleep(5000); }";

@@ -2,40 +2,63 @@
 
 use std::process::{Command, Stdio};
 
-use super::{print, warn};
-use crate::config::{Config, Pool, Program};
+use super::answer::{Answer, print, warn};
+use crate::config::{self, Config, Pool, Program};
 use crate::daemon::{Failure, status};
 use crate::queue;
 
-/// Tells every mistake; prints a line when there is none.
-pub fn check(config: &Config) -> Result<u8, Failure> {
-    let mut mistakes = Vec::new();
-    for pool in &config.pools {
-        mistakes.extend(script(pool).err());
-        if let Some(settings) = &pool.queue {
-            match queue::check(settings) {
-                Ok(checked) => {
-                    checked.warning.iter().for_each(warn);
-                    print(format_args!(
-                        "queue: redis {} at {}, key {}\n",
-                        checked.version,
-                        settings.address,
-                        settings.keys.join(" ")
-                    ))?;
-                }
-                // Its absence is no mistake of the settings: the daemon would start and wait.
-                Err(queue::QueueError::Unavailable(why)) => {
-                    warn(format!("{why}; workers would wait for it"))
-                }
-                Err(err) => mistakes.push(err.to_string()),
-            }
+/// Tells every mistake; prints a line for each queue that will do, and one at the end when everything will.
+pub fn check(config: &Config) -> Result<Answer, Failure> {
+    let mut mistakes = scripts(config);
+    for settings in config.pools.iter().filter_map(|pool| pool.queue.as_ref()) {
+        match queue(settings) {
+            Ok(Some(version)) => print(format_args!(
+                "queue: redis {version} at {}, key {}\n",
+                settings.address,
+                settings.keys.join(" ")
+            ))?,
+            Ok(None) => {}
+            Err(mistake) => mistakes.push(mistake),
         }
     }
-    if !mistakes.is_empty() {
-        return Err(Failure::new(status::UNAVAILABLE, mistakes.join("\n")));
-    }
+    refuse(&mistakes)?;
     print(format_args!("{}: ok\n", config.file.display()))?;
-    Ok(0)
+    Ok(Answer::silent(0))
+}
+
+/// What [`check`] finds, without a word when there is nothing to say.
+pub fn check_quietly(config: &Config) -> Result<(), Failure> {
+    let mut mistakes = scripts(config);
+    let queues = config.pools.iter().filter_map(|pool| pool.queue.as_ref());
+    mistakes.extend(queues.filter_map(|settings| queue(settings).err()));
+    refuse(&mistakes)
+}
+
+fn refuse(mistakes: &[String]) -> Result<(), Failure> {
+    match mistakes {
+        [] => Ok(()),
+        _ => Err(Failure::new(status::UNAVAILABLE, mistakes.join("\n"))),
+    }
+}
+
+fn scripts(config: &Config) -> Vec<String> {
+    let pools = config.pools.iter();
+    pools.filter_map(|pool| script(pool).err()).collect()
+}
+
+/// The server's version; none when it is away, which is no mistake of the settings: the daemon would start and wait.
+fn queue(settings: &config::Queue) -> Result<Option<String>, String> {
+    match queue::check(settings) {
+        Ok(checked) => {
+            checked.warning.iter().for_each(warn);
+            Ok(Some(checked.version))
+        }
+        Err(queue::QueueError::Unavailable(why)) => {
+            warn(format_args!("{why}; workers would wait for it"));
+            Ok(None)
+        }
+        Err(err) => Err(err.to_string()),
+    }
 }
 
 /// The interpreter's own check, which loads and runs nothing.

@@ -1,48 +1,87 @@
-//! The command line's connection to a running daemon: one command to the admin port, one reply back, printed as redis-cli
-//! prints it into a pipe. Blocking, with a deadline.
+//! The command line's connection to a running daemon, by its port or its Unix socket: one command, one reply back,
+//! printed as redis-cli prints it into a pipe. Blocking, with a deadline. Which daemon it is, is `running`'s business.
 
-use crate::resp::{self, DecodeError, Reply, ReplyDecoder};
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::config::Secret;
+use crate::resp::{self, DecodeError, Reply, ReplyDecoder};
 
 /// The largest reply that is read: `INFO` with the most workers has less than 1 MiB.
 const MAX_REPLY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Where a daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Host and port.
+    Tcp(String, u16),
+    /// A socket's path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers at the address.
-    #[error("cannot reach the daemon at {address}: {}", cause(source))]
+    #[error("cannot reach the daemon at {endpoint}: {}", cause(source))]
     Unreachable {
-        /// Host and port.
-        address: String,
+        /// Who was asked.
+        endpoint: Endpoint,
         /// What the system said.
         source: io::Error,
     },
     /// The connection broke, or the daemon took too long.
-    #[error("cannot talk to the daemon at {address}: {}", cause(source))]
+    #[error("cannot talk to the daemon at {endpoint}: {}", cause(source))]
     Broken {
-        /// Host and port.
-        address: String,
+        /// Who was asked.
+        endpoint: Endpoint,
         /// What the system said.
         source: io::Error,
     },
     /// Something else listens there.
-    #[error("cannot understand the daemon at {address}: {source}")]
+    #[error("cannot understand the daemon at {endpoint}: {source}")]
     Garbled {
-        /// Host and port.
-        address: String,
+        /// Who was asked.
+        endpoint: Endpoint,
         /// What was wrong.
         source: DecodeError,
+    },
+    /// The daemon does not take the password. What it says of it is not repeated.
+    #[error(
+        "cannot log in to the daemon at {endpoint}: wrong password; it goes by the main.password that it was started with"
+    )]
+    WrongPassword {
+        /// Who was asked.
+        endpoint: Endpoint,
     },
 }
 
 /// A connection to the admin port.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
-    address: String,
+    stream: Stream,
+    endpoint: Endpoint,
     timeout: Duration,
     decoder: ReplyDecoder,
 }
@@ -53,21 +92,36 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::Unreachable`].
-    pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Self, ClientError> {
-        let address = match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
+    pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, ClientError> {
+        let endpoint = endpoint.clone();
+        let stream = match &endpoint {
+            Endpoint::Tcp(host, port) => connect_any(host, *port, timeout).map(Stream::Tcp),
+            Endpoint::Unix(path) => connect_unix(path, timeout).map(Stream::Unix),
         };
-        let stream = match connect_any(host, port, timeout) {
-            Ok(stream) => stream,
-            Err(source) => return Err(ClientError::Unreachable { address, source }),
-        };
-        Ok(Self {
-            stream,
-            address,
-            timeout,
-            decoder: ReplyDecoder::new(MAX_REPLY_BYTES),
-        })
+        match stream {
+            Ok(stream) => Ok(Self {
+                stream,
+                endpoint,
+                timeout,
+                decoder: ReplyDecoder::new(MAX_REPLY_BYTES),
+            }),
+            Err(source) => Err(ClientError::Unreachable { endpoint, source }),
+        }
+    }
+
+    /// Shows the password. A daemon that knows of none (`ERR`, as Redis says it) needs none.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::WrongPassword`], and those of [`Client::ask`].
+    pub fn log_in(&mut self, password: &Secret) -> Result<(), ClientError> {
+        match self.ask(&[b"AUTH", password.0.as_bytes()])? {
+            Reply::Error(err) if !err.starts_with("ERR") => {
+                let endpoint = self.endpoint.clone();
+                Err(ClientError::WrongPassword { endpoint })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends a command and waits for its reply. An error that the daemon answers is a reply, too.
@@ -85,8 +139,8 @@ impl Client {
                 Ok(Some(reply)) => return Ok(reply),
                 Ok(None) => self.read(deadline).map_err(|error| self.broken(error))?,
                 Err(source) => {
-                    let address = self.address.clone();
-                    return Err(ClientError::Garbled { address, source });
+                    let endpoint = self.endpoint.clone();
+                    return Err(ClientError::Garbled { endpoint, source });
                 }
             }
         }
@@ -115,8 +169,45 @@ impl Client {
     }
 
     fn broken(&self, source: io::Error) -> ClientError {
-        let address = self.address.clone();
-        ClientError::Broken { address, source }
+        let endpoint = self.endpoint.clone();
+        ClientError::Broken { endpoint, source }
+    }
+}
+
+/// Two kinds of sockets, used alike.
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(timeout),
+            Self::Unix(stream) => stream.set_write_timeout(timeout),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Unix(stream) => stream.write_all(bytes),
+        }
     }
 }
 
@@ -141,12 +232,32 @@ fn connect(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     }
 }
 
+/// connect(2) on a Unix socket waits while the backlog is full, for as long as the socket's send timeout allows.
+fn connect_unix(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let microseconds = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+    setsockopt(
+        &fd,
+        sockopt::SendTimeout,
+        &TimeVal::microseconds(microseconds),
+    )?;
+    connect_socket(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
+}
+
 /// The cause in plain words, without the number of the error. A timed out read is `WouldBlock` to the system.
 fn cause(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".into(),
         ErrorKind::UnexpectedEof => "connection closed".into(),
         ErrorKind::ConnectionRefused
+        | ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
         | ErrorKind::ConnectionReset
         | ErrorKind::BrokenPipe
         | ErrorKind::HostUnreachable
@@ -229,6 +340,10 @@ mod tests {
         (port, thread)
     }
 
+    fn local(port: u16) -> Endpoint {
+        Endpoint::Tcp("127.0.0.1".into(), port)
+    }
+
     fn printed(reply: &Reply) -> String {
         let mut out = Vec::new();
         print(reply, &mut out).unwrap();
@@ -238,7 +353,7 @@ mod tests {
     #[test]
     fn a_command_is_sent_and_its_reply_comes_back_in_pieces() {
         let (port, thread) = server(14, &[b"$1", b"1\r\nhello", b" world\r\n"]);
-        let mut client = Client::connect("127.0.0.1", port, TIMEOUT).unwrap();
+        let mut client = Client::connect(&local(port), TIMEOUT).unwrap();
         assert_eq!(client.ask(&[b"INFO"]).unwrap(), Reply::bulk("hello world"));
         assert_eq!(thread.join().unwrap(), b"*1\r\n$4\r\nINFO\r\n");
     }
@@ -249,7 +364,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = Client::connect("127.0.0.1", port, TIMEOUT).unwrap_err();
+        let error = Client::connect(&local(port), TIMEOUT).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("cannot reach the daemon at 127.0.0.1:{port}: connection refused")
@@ -257,15 +372,68 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_is_reached_by_its_path_and_named_when_it_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.sock");
+        let endpoint = Endpoint::Unix(path.clone());
+        let error = Client::connect(&endpoint, TIMEOUT).unwrap_err();
+        let expected = format!(
+            "cannot reach the daemon at {}: entity not found",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 14]).unwrap();
+            stream.write_all(b"+PONG\r\n").unwrap();
+        });
+        let mut client = Client::connect(&endpoint, TIMEOUT).unwrap();
+        assert_eq!(client.ask(&[b"PING"]).unwrap(), Reply::simple("PONG"));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_wrong_password_names_the_cure_and_not_the_password() {
+        let password = Secret("s3cret".into());
+        for (reply, is_taken) in [
+            (&[b"+OK\r\n" as &[u8]] as &'static [&'static [u8]], true),
+            (
+                &[b"-ERR AUTH <password> called without any password configured\r\n"],
+                true,
+            ),
+            (&[b"-WRONGPASS s3cret is wrong\r\n"], false),
+        ] {
+            let (port, thread) = server(26, reply);
+            let mut client = Client::connect(&local(port), TIMEOUT).unwrap();
+            let login = client.log_in(&password);
+            assert_eq!(login.is_ok(), is_taken, "{login:?}");
+            if let Err(error) = login {
+                let error = error.to_string();
+                assert!(
+                    error.contains("wrong password; it goes by the main.password"),
+                    "{error}"
+                );
+                assert!(!error.contains("s3cret"), "{error}");
+            }
+            assert_eq!(
+                thread.join().unwrap(),
+                b"*2\r\n$4\r\nAUTH\r\n$6\r\ns3cret\r\n"
+            );
+        }
+    }
+
+    #[test]
     fn half_a_reply_and_garbage_are_errors() {
         let (port, thread) = server(14, &[b"$11\r\nhel"]);
-        let mut client = Client::connect("127.0.0.1", port, TIMEOUT).unwrap();
+        let mut client = Client::connect(&local(port), TIMEOUT).unwrap();
         let error = client.ask(&[b"INFO"]).unwrap_err().to_string();
         assert!(error.ends_with(": connection closed"), "{error}");
         thread.join().unwrap();
 
         let (port, thread) = server(14, &[b"HTTP/1.1 400 Bad Request\r\n"]);
-        let mut client = Client::connect("127.0.0.1", port, TIMEOUT).unwrap();
+        let mut client = Client::connect(&local(port), TIMEOUT).unwrap();
         let error = client.ask(&[b"INFO"]).unwrap_err().to_string();
         assert!(
             error.contains("not a reply: unexpected byte 'H'"),
@@ -278,7 +446,7 @@ mod tests {
     fn silence_ends_at_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut client = Client::connect("127.0.0.1", port, Duration::from_millis(50)).unwrap();
+        let mut client = Client::connect(&local(port), Duration::from_millis(50)).unwrap();
         let error = client.ask(&[b"PING"]).unwrap_err().to_string();
         assert!(error.ends_with(": no answer in time"), "{error}");
     }

@@ -1,20 +1,31 @@
-//! The command line: what may be typed, and which file does it. Errors go to stderr as `stark: cannot ...`.
+//! The command line: what may be typed, and which file does it. Errors go to stderr as `stark: cannot ...`, or to stdout
+//! as an object where `--json` is given.
 
-use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
-use crate::daemon::{Failure, status};
+use crate::daemon::Failure;
+use crate::daemon::status::{BAD_SETTINGS, USAGE};
 
+mod answer;
 mod check;
 mod client;
+mod info;
+mod lines;
 mod operate;
+mod progress;
 mod push;
+mod restart;
+mod running;
 mod start;
+mod status;
+mod stop;
+
+use answer::{Answer, Format, complain, print, warn};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +33,8 @@ Examples:
   stark -f worker.ini -F          stay in the foreground, log to stderr
   stark -f worker.ini --check     tell every mistake, start nothing
   stark -f worker.ini push hello  append a job to the queue
-  stark -f worker.ini status      one line; exit status 3 when it does not run
+  stark -f worker.ini status      how it is; exit status 3 when it does not run
+  stark -f worker.ini restart     check the settings, stop, start with them
   stark -f worker.ini stop        finish the jobs in hand, then end
 The admin port speaks the Redis protocol: redis-cli -p PORT info";
 
@@ -50,6 +62,10 @@ struct Arguments {
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 
+    /// The command's answer, or its error, as one JSON object on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -63,7 +79,7 @@ enum Command {
     },
     /// Is it alive? Prints PONG.
     Ping,
-    /// One line on the daemon; exit status 3 when it does not run.
+    /// How the daemon is; exit status 3 when it does not run.
     Status,
     /// Tell the daemon to stop, and return at once.
     Shutdown {
@@ -73,10 +89,20 @@ enum Command {
     },
     /// Stop the daemon, and return when it is gone.
     Stop,
+    /// Stop the daemon if it runs, and start it with the settings as they are now.
+    ///
+    /// Settings, script syntax and queue are checked first: what would refuse a start leaves the running daemon alone.
+    /// A daemon in the foreground is restarted by whoever started it (systemctl restart).
+    Restart,
     /// Append jobs to the queue.
+    ///
+    /// Bytes are pushed as they are: a carriage return before the line end belongs to the job, an empty line is an
+    /// empty job. A job may have 512 MiB, which is what Redis takes.
     Push {
-        /// Another list than queue.key.
-        #[arg(long)]
+        /// The list to push to [default: the first name in queue.key].
+        ///
+        /// A key of exactly one pool goes to the server of that pool, any other to that of the first pool with a queue.
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         key: Option<String>,
         /// One job each; `-` reads one job per line from stdin.
         #[arg(required = true, value_name = "PAYLOAD")]
@@ -93,72 +119,69 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(err) => {
             let _ = err.print();
-            return ExitCode::from(if err.use_stderr() { status::USAGE } else { 0 });
+            return ExitCode::from(if err.use_stderr() { USAGE } else { 0 });
         }
     };
-    match run(&arguments) {
+    let format = match arguments.json {
+        true => Format::Json,
+        false => Format::Text,
+    };
+    let said = run(&arguments, format).and_then(|answer| {
+        answer.print(format)?;
+        Ok(answer.status)
+    });
+    match said {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            let lines = failure.message.lines();
-            lines.for_each(warn);
+            complain(&failure, format);
             ExitCode::from(failure.status)
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<u8, Failure> {
+fn run(arguments: &Arguments, format: Format) -> Result<Answer, Failure> {
+    let wrong = |message| Failure::new(USAGE, message);
     let Some(file) = &arguments.file else {
-        return Err(Failure::new(
-            status::USAGE,
+        return Err(wrong(
             "which daemon? give its settings: stark -f worker.ini (see stark --help)",
         ));
     };
+    let is_without_command = arguments.check || arguments.print_config || arguments.foreground;
+    match &arguments.command {
+        Some(_) if is_without_command => {
+            return Err(wrong(
+                "--check, --print-config and --foreground take no command",
+            ));
+        }
+        None if arguments.json => return Err(wrong("--json needs a command")),
+        _ => {}
+    }
     let config = load(file, &arguments.set)?;
     match &arguments.command {
         None if arguments.check => check::check(&config),
         None if arguments.print_config => {
             print(format_args!("{}", config::to_ini(&config)))?;
-            Ok(0)
+            Ok(Answer::silent(0))
         }
         None => start::start(config, arguments.foreground),
-        Some(_) if arguments.check || arguments.print_config || arguments.foreground => {
-            Err(Failure::new(
-                status::USAGE,
-                "--check, --print-config and --foreground take no command",
-            ))
-        }
         Some(Command::Info { sections }) => operate::info(&config, sections),
         Some(Command::Ping) => operate::ping(&config),
-        Some(Command::Status) => operate::status(&config),
-        Some(Command::Shutdown { now }) => operate::shutdown(&config, now.is_some()),
-        Some(Command::Stop) => operate::stop(&config),
-        Some(Command::Push { key, payloads }) => push::push(&config, key.as_deref(), payloads),
+        Some(Command::Status) => status::status(&config),
+        Some(Command::Shutdown { now: None }) => operate::shutdown(&config, &["SHUTDOWN"]),
+        Some(Command::Shutdown { now: Some(_) }) => {
+            operate::shutdown(&config, &["SHUTDOWN", "NOW"])
+        }
+        Some(Command::Stop) => stop::stop(&config),
+        Some(Command::Restart) => restart::restart(&config),
+        Some(Command::Push { key, payloads }) => {
+            push::push(&config, key.as_deref(), payloads, format)
+        }
     }
 }
 
 fn load(file: &std::path::Path, overrides: &[String]) -> Result<Config, Failure> {
     let loaded = config::load(file, overrides)
-        .map_err(|mistakes| Failure::new(status::BAD_SETTINGS, mistakes.to_string()))?;
+        .map_err(|mistakes| Failure::new(BAD_SETTINGS, mistakes.to_string()))?;
     loaded.warnings.iter().for_each(warn);
     Ok(loaded.config)
-}
-
-/// To stdout. Who reads no further (`| head -1`) has what it wanted.
-fn print(text: fmt::Arguments<'_>) -> Result<(), Failure> {
-    printed(io::stdout().write_fmt(text))
-}
-
-fn printed(result: io::Result<()>) -> Result<(), Failure> {
-    match result.and_then(|()| io::stdout().flush()) {
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
-            status::FAILED,
-            format!("cannot print the reply: {err}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// A line to stderr, for whoever still reads it.
-fn warn(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "stark: {text}");
 }

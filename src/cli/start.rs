@@ -1,6 +1,6 @@
 //! `stark -f INI`: from the starting command to the master, in the background or not.
 
-use super::warn;
+use super::answer::{Answer, warn};
 use crate::config::{Config, LogTarget};
 use crate::daemon::background::{self, Readiness, Side};
 use crate::daemon::{self, Failure, status};
@@ -8,28 +8,37 @@ use crate::master;
 use crate::queue::{self, QueueError};
 
 /// Starts the daemon; returns its exit status, or that of the starting command.
-pub fn start(mut config: Config, is_foreground: bool) -> Result<u8, Failure> {
+pub fn start(mut config: Config, is_foreground: bool) -> Result<Answer, Failure> {
     if is_foreground {
         if matches!(config.main.log, LogTarget::Daily { .. }) {
             config.main.log = LogTarget::Stderr;
         }
         warn_of_queues(&config);
-        return run(&config, true, Readiness::foreground());
+        return run(&config, true, Readiness::foreground()).map(Answer::silent);
     }
-    let cannot = |err| {
+    match in_background()? {
+        Side::Command(answer) => {
+            // Meanwhile the daemon starts.
+            warn_of_queues(&config);
+            answer.wait().map(|()| Answer::silent(0))
+        }
+        Side::Daemon(readiness) => daemon(&config, readiness),
+    }
+}
+
+/// Forks the daemon; returns on both sides.
+pub fn in_background() -> Result<Side, Failure> {
+    background::daemonize().map_err(|err| {
         Failure::new(
             status::FAILED,
             format!("cannot go into the background: {err}"),
         )
-    };
-    match background::daemonize().map_err(cannot)? {
-        Side::Command(answer) => {
-            // Meanwhile the daemon starts.
-            warn_of_queues(&config);
-            answer.wait().map(|()| 0)
-        }
-        Side::Daemon(readiness) => run(&config, false, readiness),
-    }
+    })
+}
+
+/// The daemon's side: its whole life.
+pub fn daemon(config: &Config, readiness: Readiness) -> Result<Answer, Failure> {
+    run(config, false, readiness).map(Answer::silent)
 }
 
 fn run(config: &Config, is_foreground: bool, mut readiness: Readiness) -> Result<u8, Failure> {

@@ -27,7 +27,12 @@ impl Check<'_> {
             }
             None => {}
         }
-        for declared in &raw.declared {
+        let room = MAX_POOLS - pools.len();
+        if let Some(declared) = raw.declared.get(room) {
+            let why = format!("pool {}: there are more than {MAX_POOLS}", declared.name);
+            self.mistakes.add(&declared.place, why);
+        }
+        for declared in raw.declared.iter().take(room) {
             pools.extend(self.named_pool(declared, raw, daemon));
         }
         self.limits(&pools);
@@ -116,7 +121,6 @@ impl Check<'_> {
         let queues = pools.iter().filter_map(|pool| pool.queue.as_ref());
         let keys: usize = queues.map(|queue| queue.keys.len()).sum();
         for (what, sum, most) in [
-            ("pools", pools.len(), MAX_POOLS),
             (
                 "worker.count: workers of all pools together",
                 workers,

@@ -28,7 +28,10 @@ pub fn to_ini(config: &Config) -> String {
         worker(&mut ini, &pool.worker);
         ini.section(&with_pool("queue", name));
         match &pool.queue {
-            Some(settings) => queue(&mut ini, settings),
+            Some(settings) => {
+                queue(&mut ini, settings);
+                login(&mut ini, settings, name);
+            }
             None => ini.plain("type", "none"),
         }
         if !pool.env.is_empty() {
@@ -173,12 +176,6 @@ fn queue(ini: &mut Ini, queue: &Queue) {
         Address::Unix(path) => ini.text("host", &path.to_string_lossy()),
     }
     ini.plain("db", queue.db);
-    // Empty, not left out: a named pool would inherit them.
-    ini.text("username", queue.username.as_deref().unwrap_or_default());
-    match queue.password {
-        Some(_) => ini.secret("password"),
-        None => ini.text("password", ""),
-    }
     ini.seconds("timeout", queue.timeout);
     ini.text("key", &queue.keys.join(" "));
     match queue.delivery {
@@ -188,6 +185,21 @@ fn queue(ini: &mut Ini, queue: &Queue) {
     match queue.prefetch {
         Prefetch::Auto => ini.plain("prefetch", "auto"),
         Prefetch::Fixed(jobs) => ini.plain("prefetch", jobs),
+    }
+}
+
+/// What a named pool does not have is empty, not left out: it would inherit it.
+fn login(ini: &mut Ini, queue: &Queue, pool: &str) {
+    let is_named = !pool.is_empty();
+    match &queue.username {
+        Some(username) => ini.text("username", username),
+        None if is_named => ini.text("username", ""),
+        None => {}
+    }
+    match &queue.password {
+        Some(_) => ini.secret("password"),
+        None if is_named => ini.text("password", ""),
+        None => {}
     }
 }
 

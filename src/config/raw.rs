@@ -2,7 +2,7 @@
 //! [`Layer`] of texts with their places. An own reader for the file, since common ones interpret backslashes (which
 //! PHP class names have), swallow duplicates and never name a line. Which names exist is `layers`' business.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::mistakes::{Mistakes, Place};
@@ -17,6 +17,7 @@ pub struct Layer {
     pub sections: Vec<(String, Place)>,
     /// Every key with its value.
     pub entries: Vec<Entry>,
+    mentioned: HashSet<String>,
 }
 
 /// A key with its value, as written.
@@ -42,8 +43,9 @@ impl fmt::Debug for Entry {
 }
 
 impl Layer {
-    fn mention(&mut self, section: &str, place: &Place) {
-        if !self.sections.iter().any(|(known, _)| known == section) {
+    /// Notes a section, at its first place.
+    pub fn mention(&mut self, section: &str, place: &Place) {
+        if self.mentioned.insert(section.to_owned()) {
             self.sections.push((section.to_owned(), place.clone()));
         }
     }
@@ -272,7 +274,10 @@ pub fn read_environment<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>)
         let Some((section, key)) = parts else {
             continue;
         };
-        let section = section_name(&section.replacen('_', " ", 1));
+        let section = match section.split_once('_') {
+            Some((kind, pool)) if !pool.is_empty() => section_name(&format!("{kind} {pool}")),
+            _ => section_name(section),
+        };
         if section.is_empty() || key.is_empty() || (text.is_empty() && !is_env(&section)) {
             continue;
         }

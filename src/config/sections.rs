@@ -2,6 +2,8 @@
 //! pool a variable means, whose name can hold no `-` and no `.`. Only the file makes pools; environment and command
 //! line change them, so that a slip of the pen there starts nothing.
 
+use std::collections::HashSet;
+
 use super::layers::SECTIONS;
 use super::mistakes::{Mistakes, Place, nearest};
 use super::raw::Layer;
@@ -70,8 +72,14 @@ fn keep(layer: &mut Layer, mut is_kept: impl FnMut(&str, &Place) -> bool) {
     layer
         .sections
         .retain(|(section, place)| is_kept(section, place));
-    let Layer { sections, entries } = layer;
-    entries.retain(|entry| sections.iter().any(|(name, _)| *name == entry.section));
+    let kept: HashSet<&str> = layer
+        .sections
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    layer
+        .entries
+        .retain(|entry| kept.contains(entry.section.as_str()));
 }
 
 enum Verdict {
@@ -121,9 +129,10 @@ fn is_pool(name: &str) -> bool {
 /// The pools of the file, in the order of their first mention.
 pub fn declared(file: &Layer) -> Vec<Declared> {
     let mut declared: Vec<Declared> = Vec::new();
+    let mut names = HashSet::new();
     for (section, place) in &file.sections {
         let (_, pool) = split(section);
-        if !pool.is_empty() && !declared.iter().any(|known| known.name == pool) {
+        if !pool.is_empty() && names.insert(pool) {
             declared.push(Declared {
                 name: pool.to_owned(),
                 place: place.clone(),
@@ -166,8 +175,7 @@ pub fn name_pools(environment: &mut Layer, declared: &[Declared], mistakes: &mut
         match meant(&entry.section) {
             Ok(section) => {
                 entry.section = section;
-                kept.sections
-                    .push((entry.section.clone(), entry.place.clone()));
+                kept.mention(&entry.section, &entry.place);
                 kept.entries.push(entry);
             }
             Err(why) => mistakes.add(&entry.place, format!("[{}]: {why}", entry.section)),

@@ -47,6 +47,18 @@ pub fn start(target: &LogTarget, level: log::LevelFilter) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether [`start`] could open its file now.
+///
+/// # Errors
+/// When it could not.
+pub fn try_out(target: &LogTarget) -> io::Result<()> {
+    let mut file = LogFile {
+        target: target.clone(),
+        open: None,
+    };
+    file.reopen(today())
+}
+
 /// Lines of this thread are handed over from now on, and dropped (and counted) when there is no room for them.
 pub fn never_wait() {
     WAITS.set(false);

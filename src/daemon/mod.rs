@@ -27,6 +27,10 @@ pub use socket::Socket;
 /// Version of this program, as in Cargo.toml.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Connections that may wait to be accepted. The standard library asks for 128; more at once would be dropped, and try
+/// again after a second.
+const BACKLOG: i32 = 1024;
+
 /// Where a daemon keeps its files.
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -124,18 +128,7 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
         account.act_as()?;
     }
     let files = Files::of(main);
-    directories::ensure(&main.working_dir)?;
-    directories::ensure(&files.run)?;
-    directories::ensure(&files.data)?;
-    match &main.log {
-        LogTarget::Daily { directory, .. } => directories::ensure(directory)?,
-        // Where the operator wants one file is his to answer for; that it can be opened is seen below.
-        LogTarget::File(path) => path
-            .parent()
-            .filter(|parent| !parent.exists())
-            .map_or(Ok(()), directories::ensure)?,
-        LogTarget::Stderr => {}
-    }
+    ensure_directories(main, &files)?;
     // The lock comes before the port: of two starts at once the loser names the winner, not a port in use.
     let pidfile = pidfile::Pidfile::lock(&main.pid_file)?;
     let rest = || {
@@ -146,18 +139,10 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
         if let Some(account) = &account {
             account.become_for_good()?;
         }
-        logging::start(&main.log, main.log_level).map_err(|err| {
-            Failure::new(
-                status::CANNOT_CREATE,
-                format!("cannot open log {}: {err}", main.log),
-            )
-        })?;
-        let cannot = |err| {
-            let message = format!("cannot use {}: {err}", files.node().display());
-            Failure::new(status::CANNOT_CREATE, message)
-        };
-        let node = node::load_or_create(&files.node()).map_err(cannot)?;
-        let nonce = node::random_u64().map_err(cannot)?;
+        logging::start(&main.log, main.log_level).map_err(|err| cannot_open_log(main, &err))?;
+        let node =
+            node::load_or_create(&files.node()).map_err(|err| cannot_use_node(&files, &err))?;
+        let nonce = node::random_u64().map_err(|err| cannot_use_node(&files, &err))?;
         // As that user: he has to reach it, and to take it away at the end. The last step, since it leaves a file.
         let socket = main.unixsocket.as_deref().map(Socket::bind).transpose()?;
         Ok((listener, socket, node, nonce))
@@ -178,11 +163,58 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
     }
 }
 
-/// Connections that may wait to be accepted. The standard library asks for 128; more at once would be dropped, and try
-/// again after a second.
-const BACKLOG: i32 = 1024;
+/// What [`prepare`] would refuse, as far as it is seen while another daemon holds the lock and the port.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn rehearse(main: &Main) -> Result<(), Failure> {
+    let account = privileges::Account::of(main)?;
+    if let Some(account) = &account {
+        account.act_as()?;
+    }
+    let files = Files::of(main);
+    let outcome = ensure_directories(main, &files)
+        .and_then(|()| logging::try_out(&main.log).map_err(|err| cannot_open_log(main, &err)))
+        .and_then(|()| {
+            let node = node::load_or_create(&files.node());
+            node.map(drop).map_err(|err| cannot_use_node(&files, &err))
+        });
+    if let Some(account) = &account {
+        account.back_to_root()?;
+    }
+    outcome
+}
 
-fn bind(main: &Main) -> Result<TcpListener, Failure> {
+fn ensure_directories(main: &Main, files: &Files) -> Result<(), Failure> {
+    directories::ensure(&main.working_dir)?;
+    directories::ensure(&files.run)?;
+    directories::ensure(&files.data)?;
+    match &main.log {
+        LogTarget::Daily { directory, .. } => directories::ensure(directory),
+        // Where the operator wants one file is his to answer for; that it can be opened is seen later.
+        LogTarget::File(path) => path
+            .parent()
+            .filter(|parent| !parent.exists())
+            .map_or(Ok(()), directories::ensure),
+        LogTarget::Stderr => Ok(()),
+    }
+}
+
+fn cannot_open_log(main: &Main, err: &io::Error) -> Failure {
+    let message = format!("cannot open log {}: {err}", main.log);
+    Failure::new(status::CANNOT_CREATE, message)
+}
+
+fn cannot_use_node(files: &Files, err: &io::Error) -> Failure {
+    let message = format!("cannot use {}: {err}", files.node().display());
+    Failure::new(status::CANNOT_CREATE, message)
+}
+
+/// Binds the admin port.
+///
+/// # Errors
+/// 69 when it is taken or there is no such address, 77 when only root may have it.
+pub fn bind(main: &Main) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind((main.host.as_str(), main.port)).and_then(|listener| {
         listen(&listener, Backlog::new(BACKLOG)?)?;
         Ok(listener)

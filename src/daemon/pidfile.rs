@@ -66,14 +66,17 @@ impl Pidfile {
 }
 
 /// The daemon that holds the pidfile's lock now, if one runs.
-pub fn holder(path: &Path) -> Option<i32> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .ok()?;
-    locks::holder(&file, 0, 0).ok().flatten()
+///
+/// # Errors
+/// When we may not look: then nothing is known.
+pub fn holder(path: &Path) -> io::Result<Option<i32>> {
+    let mut options = OpenOptions::new();
+    // To be read is enough to ask for a lock.
+    match options.read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        Ok(file) => locks::holder(&file, 0, 0),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
 fn already_running(path: &Path, pid: i32) -> Failure {
@@ -111,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.pid");
         fs::write(&path, "1\nand more than that\n").unwrap();
-        assert_eq!(holder(&path), None);
+        assert_eq!(holder(&path).unwrap(), None);
         let pidfile = Pidfile::lock(&path).unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
@@ -130,6 +133,16 @@ mod tests {
         fs::write(&path, "other").unwrap();
         pidfile.remove();
         assert_eq!(fs::read_to_string(&path).unwrap(), "other");
+    }
+
+    #[test]
+    fn no_file_means_no_daemon_and_one_that_cannot_be_read_means_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.pid");
+        assert_eq!(holder(&path).unwrap(), None);
+        assert_eq!(holder(&dir.path().join("none/t.pid")).unwrap(), None);
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        assert!(holder(&path).is_err());
     }
 
     #[test]

@@ -16,13 +16,17 @@ use crate::sys::descriptors;
 use crate::{keeper, worker};
 
 impl Master<'_> {
-    /// Forks for a slot; the event says whether there is a process now.
+    /// Forks for a slot; the event says whether there is a process now. A slot whose lock another process holds waits
+    /// for that one: a worker that an older master forked just before its end may have taken it after we looked.
     pub(super) fn spawn(
         &mut self,
         slot: usize,
         generation: u64,
         consumer_delay: Duration,
     ) -> Event {
+        if let Some(pid) = self.watch_holder(slot) {
+            return Event::Occupied { slot, pid };
+        }
         let forked = channel::pair().and_then(|(ours, theirs)| {
             let theirs = Arc::new(theirs);
             let pid = match self.seats[slot].occupant.clone() {

@@ -29,23 +29,26 @@ impl Master<'_> {
     /// Workers of a master that was killed may still finish their jobs: their slots wait for them.
     pub(super) fn find_older_workers(&mut self, events: &mut VecDeque<Event>) {
         for slot in 0..self.seats.len() {
-            let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
-                continue;
-            };
-            let Ok(Some(pid)) = self.board.holder(place) else {
-                continue;
-            };
-            if self.seats[slot]
-                .watch(pid, self.poll.registry(), watch_token(slot))
-                .is_ok()
-            {
-                log::info!(
-                    "slot held by a worker of an older master{} pid={pid}",
-                    self.name(slot).place
-                );
+            if let Some(pid) = self.watch_holder(slot) {
                 events.push_back(Event::Occupied { slot, pid });
             }
         }
+    }
+
+    /// The process that holds the slot's lock, if there is one; its end will be an event.
+    pub(super) fn watch_holder(&mut self, slot: usize) -> Option<i32> {
+        let Occupant::Worker { place, .. } = self.seats[slot].occupant else {
+            return None;
+        };
+        let pid = self.board.holder(place).ok().flatten()?;
+        let token = watch_token(slot);
+        let watched = self.seats[slot].watch(pid, self.poll.registry(), token);
+        watched.ok()?;
+        log::info!(
+            "slot held by a worker of an older master{} pid={pid}",
+            self.name(slot).place
+        );
+        Some(pid)
     }
 
     pub(super) fn collect(&mut self, happened: &Events, events: &mut VecDeque<Event>) {
@@ -126,19 +129,20 @@ impl Master<'_> {
 
     /// Every turn, not only on SIGCHLD, until none is left; orphans of our descent are reaped as well.
     fn reap(&mut self, events: &mut VecDeque<Event>) {
-        while let Some(pid) = process::ended() {
-            self.end_group_of_script(pid);
-            let Some((pid, ended)) = process::reap_child(pid) else {
-                break;
-            };
-            if self.logger.reaped(pid) {
-                continue;
-            }
+        while let Some((pid, ended)) = process::ended() {
             if let Some(slot) = self.slot_of(pid) {
                 // What it said last comes before its end, and its script must not outlive it.
                 self.take_messages(slot, events);
                 self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
                 self.seats[slot].disconnect(self.poll.registry());
+            } else if self.is_script(pid) {
+                // Its worker has died, and may be reaped after it. Once it is collected, its group cannot be told from
+                // a stranger's, so what it has started ends now.
+                let _ = process::signal_group(pid, Signal::SIGKILL);
+            }
+            process::wait(pid);
+            if self.logger.reaped(pid) {
+                continue;
             }
             let exit = match ended {
                 Ended::Status(status) => Exit::Status(status),
@@ -148,14 +152,12 @@ impl Master<'_> {
         }
     }
 
-    /// The script of a worker that was killed may end, and come to us, before its worker is seen to be dead. What it had
-    /// started must not outlive it; and once it is collected, nobody can tell its group from another one.
-    fn end_group_of_script(&self, pid: i32) {
-        for seat in &self.seats {
-            if seat.has_script(&self.board, pid) {
-                seat.signal_script(&self.board, Signal::SIGKILL);
-            }
-        }
+    fn is_script(&self, pid: i32) -> bool {
+        let mut records = self
+            .seats
+            .iter()
+            .filter_map(|seat| seat.record(&self.board));
+        records.any(|record| record.script().pid == pid)
     }
 
     fn slot_of(&self, pid: i32) -> Option<usize> {

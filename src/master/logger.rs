@@ -92,7 +92,7 @@ impl Logger {
         }
         // Not awaited: a process that the disk holds does not even die.
         let _ = process::signal(pid, Signal::SIGKILL);
-        while process::reap().is_some() {}
+        process::reap_all();
     }
 
     fn fork(&self) -> io::Result<i32> {

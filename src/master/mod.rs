@@ -24,6 +24,7 @@ mod birth;
 mod collect;
 mod figures;
 mod logger;
+mod recycles;
 mod report;
 mod seat;
 mod signals;
@@ -32,7 +33,7 @@ mod spawn;
 use collect::{SIGNALS, TOKENS_PER_SEAT};
 use figures::Figures;
 use logger::Logger;
-use report::Name;
+use report::{Name, Reporter};
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
 
@@ -94,7 +95,7 @@ fn end_orphans(not_ours: &[i32]) {
     let mut seen = not_ours.to_vec();
     // The children of those that end come to us in turn.
     loop {
-        while process::reap().is_some() {}
+        process::reap_all();
         let mut orphans = process::children();
         orphans.retain(|pid| !seen.contains(pid));
         if orphans.is_empty() {
@@ -129,6 +130,7 @@ struct Master<'a> {
     /// How many descriptors we were started with.
     descriptor_limit: u64,
     logger: Logger,
+    reporter: Reporter,
     /// Why the start was refused, for the starting command.
     refusal: Option<String>,
 }
@@ -204,6 +206,7 @@ impl<'a> Master<'a> {
             board,
             seats,
             descriptor_limit,
+            reporter: Reporter::default(),
             refusal: None,
         })
     }
@@ -264,6 +267,9 @@ impl<'a> Master<'a> {
         if events.is_empty() {
             events.push_back(Event::Tick);
         }
+        let (config, seats) = (self.config, &self.seats);
+        self.reporter
+            .report_due(Instant::now(), |slot| name(config, &seats[slot]));
         while let Some(event) = events.pop_front() {
             self.supervisor.handle(event, Instant::now(), &mut actions);
             for action in std::mem::take(&mut actions) {
@@ -314,6 +320,9 @@ impl<'a> Master<'a> {
             } if !self.is_holder(slot, pid) => {}
             Action::Kill { slot, pid, why } => {
                 report::report_kill(&self.name(slot), pid, why);
+                if matches!(why, KillReason::Memory { .. }) {
+                    self.seats[slot].kill_descent_of_script(&self.board);
+                }
                 self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
                 self.signal(pid, Signal::SIGKILL);
             }
@@ -326,7 +335,12 @@ impl<'a> Master<'a> {
                     .count();
                 log::info!("master ready workers={workers}");
             }
-            Action::Exit { status } => return Some(status),
+            Action::Exit { status } => {
+                let (config, seats) = (self.config, &self.seats);
+                self.reporter
+                    .report_rest(Instant::now(), |slot| name(config, &seats[slot]));
+                return Some(status);
+            }
             Action::Report(fact) => {
                 if let Fact::StartRefused { slot, message } = &fact {
                     self.refusal = Some(format!(
@@ -334,7 +348,9 @@ impl<'a> Master<'a> {
                         self.name(*slot).place
                     ));
                 }
-                report::report(&fact, |slot| self.name(slot));
+                let (config, seats) = (self.config, &self.seats);
+                self.reporter
+                    .report(&fact, Instant::now(), |slot| name(config, &seats[slot]));
             }
         }
         None
@@ -356,16 +372,21 @@ impl<'a> Master<'a> {
     }
 
     fn name(&self, slot: usize) -> Name {
-        match &self.seats[slot].occupant {
-            Occupant::Worker { pool, slot, .. } => Name {
-                role: "worker",
-                place: format!(" pool={} slot={slot}", self.config.pools[*pool].name),
-            },
-            Occupant::Keeper => Name {
-                role: "keeper",
-                place: String::new(),
-            },
-        }
+        name(self.config, &self.seats[slot])
+    }
+}
+
+/// How who sits there is named in log lines.
+fn name(config: &Config, seat: &Seat) -> Name {
+    match &seat.occupant {
+        Occupant::Worker { pool, slot, .. } => Name {
+            role: "worker",
+            place: format!(" pool={} slot={slot}", config.pools[*pool].name),
+        },
+        Occupant::Keeper => Name {
+            role: "keeper",
+            place: String::new(),
+        },
     }
 }
 

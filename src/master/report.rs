@@ -1,7 +1,9 @@
-//! The supervisor's facts as log lines, one per transition.
+//! The supervisor's facts as log lines, one per transition; but many recycles of a slot are one line.
 
 use std::fmt;
+use std::time::Instant;
 
+use super::recycles::{Recycles, Sum, Voice};
 use crate::channel::message::RecycleReason;
 use crate::supervisor::{Ending, Exit, Fact, KillReason};
 
@@ -14,8 +16,84 @@ pub struct Name {
     pub place: String,
 }
 
-/// Writes the line of a fact.
-pub fn report(fact: &Fact, name: impl Fn(usize) -> Name) {
+/// Writes lines, and counts what is told in sums.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    recycles: Recycles,
+}
+
+impl Reporter {
+    /// Writes the line of a fact, or counts it.
+    pub fn report(&mut self, fact: &Fact, now: Instant, name: impl Fn(usize) -> Name) {
+        let voice = match fact {
+            Fact::Ready { slot, .. } => self.recycles.ready(*slot),
+            Fact::Exited { slot, ending, .. } => {
+                let why = recycled(*ending).filter(|_| name(*slot).role == "worker");
+                match why {
+                    Some(why) => self.recycles.recycled(*slot, why, now),
+                    None => {
+                        say(self.recycles.interrupt(*slot, now), &name);
+                        Voice::Info
+                    }
+                }
+            }
+            Fact::ConsumerFailed { .. }
+            | Fact::StartRefused { .. }
+            | Fact::SpawnRefused { .. }
+            | Fact::Paused { .. }
+            | Fact::ReloadFinished
+            | Fact::ReloadStopped { .. } => Voice::Info,
+        };
+        write(fact, voice, name);
+    }
+
+    /// Writes the sums whose time has come.
+    pub fn report_due(&mut self, now: Instant, name: impl Fn(usize) -> Name) {
+        say(self.recycles.due(now), name);
+    }
+
+    /// Writes what was counted and not told yet.
+    pub fn report_rest(&mut self, now: Instant, name: impl Fn(usize) -> Name) {
+        say(self.recycles.rest(now), name);
+    }
+}
+
+/// Why this end was a recycling, if it was one.
+fn recycled(ending: Ending) -> Option<RecycleReason> {
+    match ending {
+        Ending::Recycled(why) => Some(why),
+        // It gave no reason, so each is told, and its successors back off.
+        Ending::Left | Ending::Stopped | Ending::Failed | Ending::Killed(_) | Ending::Crashed => {
+            None
+        }
+    }
+}
+
+fn say(sums: impl IntoIterator<Item = Sum>, name: impl Fn(usize) -> Name) {
+    for sum in sums {
+        let line = format!(
+            "workers recycled{} times={} reasons={} within_ms={}",
+            name(sum.slot).place,
+            sum.times(),
+            sum.reasons(),
+            sum.within.as_millis()
+        );
+        if let Some(level) = level(sum.voice()) {
+            log::log!(level, "{line}");
+        }
+    }
+}
+
+fn level(voice: Voice) -> Option<log::Level> {
+    match voice {
+        Voice::Info => Some(log::Level::Info),
+        Voice::Debug => Some(log::Level::Debug),
+        Voice::Silent => None,
+    }
+}
+
+/// Writes the line of a fact. The voice is for what comes with every recycling; the rest has its own level.
+fn write(fact: &Fact, voice: Voice, name: impl Fn(usize) -> Name) {
     match fact {
         Fact::Ready {
             slot,
@@ -24,10 +102,13 @@ pub fn report(fact: &Fact, name: impl Fn(usize) -> Name) {
             start,
         } => {
             let Name { role, place } = name(*slot);
-            log::info!(
-                "{role} ready{place} pid={pid} gen={generation} start_ms={}",
-                start.as_millis()
-            );
+            if let Some(level) = level(voice) {
+                log::log!(
+                    level,
+                    "{role} ready{place} pid={pid} gen={generation} start_ms={}",
+                    start.as_millis()
+                );
+            }
         }
         Fact::Exited {
             slot,
@@ -37,15 +118,18 @@ pub fn report(fact: &Fact, name: impl Fn(usize) -> Name) {
             ending,
         } => {
             let Name { role, place } = name(*slot);
-            let line = format!(
-                "{role} exited{place} pid={pid} gen={generation} {} {}",
-                How(*exit),
-                Why(*ending, *exit)
-            );
-            match ending {
-                Ending::Recycled(RecycleReason::Idle) => log::debug!("{line}"),
-                ending if ending.is_planned() => log::info!("{line}"),
-                _ => log::warn!("{line}"),
+            let level = if ending.is_planned() {
+                level(voice)
+            } else {
+                Some(log::Level::Warn)
+            };
+            if let Some(level) = level {
+                log::log!(
+                    level,
+                    "{role} exited{place} pid={pid} gen={generation} {} {}",
+                    How(*exit),
+                    Why(*ending, *exit)
+                );
             }
         }
         Fact::ConsumerFailed {

@@ -128,10 +128,17 @@ impl Seat {
         Some(pid)
     }
 
-    /// Whether this process is the script of the worker in this seat, or was until the worker died.
-    pub fn has_script(&self, board: &Scoreboard, pid: i32) -> bool {
-        self.record(board)
-            .is_some_and(|record| record.script().pid == pid)
+    /// Kills all that the script of the worker in this seat has started, if that very script still lives: what was
+    /// counted as its memory, sessions of their own included.
+    pub fn kill_descent_of_script(&self, board: &Scoreboard) {
+        let Some(script) = self.record(board).map(|record| record.script()) else {
+            return;
+        };
+        if script.is_alive() {
+            for pid in process::descent(script.pid) {
+                let _ = process::signal(pid, Signal::SIGKILL);
+            }
+        }
     }
 
     /// Signals the script's group of the worker in this seat, if that very script still lives.

@@ -21,6 +21,14 @@ impl Producer {
         }
     }
 
+    /// Connects; else the first [`Producer::push`] does.
+    ///
+    /// # Errors
+    /// Nothing has been sent.
+    pub fn open(&mut self) -> Result<(), QueueError> {
+        self.connection.version().map(drop)
+    }
+
     /// Appends the payloads in order, all or none, and answers the length of the queue. No payload: nothing is sent,
     /// and the answer is 0.
     ///

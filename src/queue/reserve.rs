@@ -504,23 +504,27 @@ impl Queue {
         }
     }
 
-    /// What a script says it has taken: the key, counted from 1, and a job or a list of them.
+    /// What a script says it has taken: the key, counted from 1, then jobs or lists of jobs.
     fn taken(&mut self, answer: Value) -> Result<Taken, QueueError> {
-        let pair: Result<[Value; 2], _> = match answer {
-            Value::Array(items) => items.try_into(),
-            other => Err(vec![other]),
+        let nonsense = |queue: &mut Self| Err(queue.connection.nonsense("EVALSHA"));
+        let Value::Array(items) = answer else {
+            return nonsense(self);
         };
-        let Ok([Value::Int(key), jobs]) = pair else {
-            return Err(self.connection.nonsense("EVALSHA"));
+        let mut items = items.into_iter();
+        let key = match items.next() {
+            Some(Value::Int(key)) => key.checked_sub(1).and_then(|key| usize::try_from(key).ok()),
+            _ => None,
         };
-        let key = usize::try_from(key).ok().and_then(|key| key.checked_sub(1));
         let Some(key) = key.filter(|key| *key < self.lists.len()) else {
-            return Err(self.connection.nonsense("EVALSHA"));
+            return nonsense(self);
         };
-        let payloads = match jobs {
-            Value::BulkString(job) => vec![job],
-            jobs => self.connection.byte_strings(jobs, "EVALSHA")?,
-        };
+        let mut payloads = Vec::new();
+        for item in items {
+            match item {
+                Value::BulkString(job) => payloads.push(job),
+                part => payloads.extend(self.connection.byte_strings(part, "EVALSHA")?),
+            }
+        }
         Ok(Taken { key, payloads })
     }
 

@@ -47,7 +47,7 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
-    /// A worker of an older master holds the slot's lock. Told before the first tick.
+    /// A worker of an older master holds the slot's lock. Told before the first tick, or instead of a fork.
     Occupied {
         /// The slot that must wait.
         slot: usize,
@@ -99,7 +99,7 @@ pub enum Order {
 /// What the master has to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Fork a process for the slot; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    /// Fork a process for the slot; answered by [`Event::Spawned`], [`Event::SpawnFailed`] or [`Event::Occupied`].
     Spawn {
         /// The slot, empty until now.
         slot: usize,

@@ -72,7 +72,7 @@ enum Stage {
 
 impl Supervisor {
     /// Plans a process for every slot; the first tick spawns them. Slots whose lock is held are told before it, by
-    /// [`Event::Occupied`].
+    /// [`Event::Occupied`], which spares them a generation.
     pub fn new(policy: Policy, now: Instant) -> Self {
         let slots = policy.slots.iter().cloned();
         let slots: Vec<Slot> = slots.map(|slot| Slot::new(slot, now)).collect();
@@ -169,13 +169,18 @@ impl Supervisor {
 
     fn occupied(&mut self, index: usize, pid: Pid, now: Instant) {
         match self.slots[index].state {
-            SlotState::Waiting { .. } => {
-                self.slots[index].state = SlotState::Occupied { pid, since: now };
+            SlotState::Waiting { .. } | SlotState::Spawning { .. } => {
+                self.slots[index].state = match self.stage {
+                    Stage::Starting { .. } | Stage::Up => SlotState::Occupied { pid, since: now },
+                    // The holder leaves by itself, and nobody follows it.
+                    Stage::Stopping { .. } | Stage::Killing { .. } | Stage::Exited => {
+                        SlotState::Retired
+                    }
+                };
             }
             // Told twice; or a process of ours is there, and it sees to the lock itself.
             SlotState::Occupied { .. }
             | SlotState::Evicting { .. }
-            | SlotState::Spawning { .. }
             | SlotState::Starting { .. }
             | SlotState::Running { .. }
             | SlotState::Draining { .. }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
+use super::process;
+
 /// Resident memory of a process in bytes; 0 when it is gone.
 pub fn resident_bytes(pid: i32) -> u64 {
     let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))
@@ -12,25 +14,11 @@ pub fn resident_bytes(pid: i32) -> u64 {
     pages.unwrap_or(0) * page_bytes()
 }
 
-/// Resident memory of all processes of a group in bytes.
-///
-/// Walks the children of its leader, so a member that left the leader's descent is not seen.
-pub fn resident_bytes_of_descent(leader: i32) -> u64 {
-    let mut total = 0;
-    let mut open = vec![leader];
-    // A bound against a tree that grows while it is walked.
-    for _ in 0..4096 {
-        let Some(pid) = open.pop() else { break };
-        total += resident_bytes(pid);
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        open.extend(
-            children
-                .split_whitespace()
-                .filter_map(|child| child.parse::<i32>().ok()),
-        );
-    }
-    total
+/// Resident memory of a process and its descent in bytes, sessions of their own included. What they share counts for
+/// each of them.
+pub fn resident_bytes_of_descent(ancestor: i32) -> u64 {
+    let descent = process::descent(ancestor);
+    descent.into_iter().map(resident_bytes).sum()
 }
 
 fn page_bytes() -> u64 {

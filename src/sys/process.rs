@@ -46,40 +46,27 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Collects one ended child, of any kind, without waiting.
-pub fn reap() -> Option<(i32, Ended)> {
-    reap_child(-1)
-}
-
-/// Collects this child, if it has ended.
-pub fn reap_child(pid: i32) -> Option<(i32, Ended)> {
-    loop {
-        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => {
-                return Some((pid.as_raw(), Ended::Status(status)));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Some((pid.as_raw(), Ended::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return None,
-            Ok(_) => {}
+/// An ended child, of any kind, without waiting. It stays to be collected by [`wait`]: until then its number, which is
+/// perhaps its group's, is no other process's.
+pub fn ended() -> Option<(i32, Ended)> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::All, flags) {
+        Ok(WaitStatus::Exited(pid, status)) => Some((pid.as_raw(), Ended::Status(status))),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => {
+            Some((pid.as_raw(), Ended::Signal(signal as i32)))
         }
+        Ok(_) | Err(_) => None,
     }
 }
 
-/// An ended child that was not collected yet: until it is, no other process gets its number.
-pub fn ended() -> Option<i32> {
-    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    loop {
-        match waitid(Id::All, flags) {
-            Err(Errno::EINTR) => {}
-            Ok(status) => return status.pid().map(Pid::as_raw),
-            Err(_) => return None,
-        }
+/// Collects all children that have ended.
+pub fn reap_all() {
+    while let Some((pid, _)) = ended() {
+        wait(pid);
     }
 }
 
-/// Waits for this child.
+/// Waits for this child, and collects it.
 pub fn wait(pid: i32) {
     while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}
 }
@@ -116,6 +103,28 @@ pub fn children() -> Vec<i32> {
     let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let pids = children.split_whitespace();
     pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// A process and all that it and its descent have started, nearest first, without who lost his parent meanwhile: the
+/// kernel gave him to another one.
+pub fn descent(ancestor: i32) -> Vec<i32> {
+    let mut found = vec![ancestor];
+    let mut seen = 0;
+    // A bound against a tree that grows while it is walked.
+    while seen < found.len() && found.len() < 4096 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", found[seen]));
+        seen += 1;
+        // A child is listed with the thread that forked it.
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+        }
+    }
+    found
 }
 
 /// When a process was started, in clock ticks since boot: with its pid it names one process of this boot.
@@ -175,6 +184,34 @@ mod tests {
         assert_eq!(start_time(own), start_time(own));
         assert_eq!(start_time(i32::MAX), None);
         assert_ne!(boot_id(), 0);
+    }
+
+    #[test]
+    fn a_descent_has_the_children_of_every_thread_also_those_with_a_session_of_their_own() {
+        let script = "setsid sleep 1000 & echo $!; wait";
+        let started = std::thread::spawn(move || {
+            let mut command = std::process::Command::new("sh");
+            let command = command
+                .args(["-c", script])
+                .stdout(std::process::Stdio::piped());
+            let mut shell = command.spawn().unwrap();
+            let mut line = String::new();
+            let stdout = shell.stdout.take().unwrap();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+            let own = std::process::id() as i32;
+            let found = descent(own);
+            let sleeper: i32 = line.trim().parse().unwrap();
+            signal(sleeper, Signal::SIGKILL).unwrap();
+            shell.wait().unwrap();
+            (found, own, shell.id() as i32, sleeper)
+        });
+        let (found, own, shell, sleeper) = started.join().unwrap();
+        assert_eq!(found[0], own);
+        assert!(
+            found.contains(&shell) && found.contains(&sleeper),
+            "{found:?}"
+        );
+        assert_eq!(descent(i32::MAX), [i32::MAX]);
     }
 
     #[test]

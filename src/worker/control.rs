@@ -36,6 +36,7 @@ pub struct Orders {
 const GO_ON: u8 = 0;
 const LEAVE: u8 = 1;
 const LEAVE_FOR_MEMORY: u8 = 2;
+const LEAVE_BY_SIGNAL: u8 = 3;
 
 impl Orders {
     fn new() -> std::io::Result<Self> {
@@ -60,9 +61,13 @@ impl Orders {
         self.state.load(Ordering::Acquire) != GO_ON
     }
 
-    /// The reason, when the worker itself decided to be recycled.
+    /// The reason, when the master does not know that the worker is to be recycled.
     pub fn own_reason(&self) -> Option<RecycleReason> {
-        (self.state.load(Ordering::Acquire) == LEAVE_FOR_MEMORY).then_some(RecycleReason::Memory)
+        match self.state.load(Ordering::Acquire) {
+            LEAVE_FOR_MEMORY => Some(RecycleReason::Memory),
+            LEAVE_BY_SIGNAL => Some(RecycleReason::Order),
+            _ => None,
+        }
     }
 
     /// Readable from the first order on.
@@ -164,7 +169,7 @@ impl Control {
     /// still finish: it leaves when the master says so, or is gone.
     fn terminated(&self, orders: &Orders) {
         if self.place.is_some() {
-            orders.give(LEAVE);
+            orders.give(LEAVE_BY_SIGNAL);
         }
     }
 

@@ -70,6 +70,17 @@ fn name(token: Token) -> String {
     format!("token-{token}")
 }
 
+/// What a turn says it has taken: the key, from 1, and the jobs in parts.
+fn jobs_of(answer: Value) -> (usize, Vec<Job>) {
+    let Value::Array(items) = answer else {
+        panic!("{answer:?}")
+    };
+    let mut items = items.into_iter();
+    let key = redis::from_redis_value(items.next().expect("a key")).expect("a number");
+    let parts = items.flat_map(|part| redis::from_redis_value::<Vec<Job>>(part).expect("jobs"));
+    (key, parts.collect())
+}
+
 /// What lies in the real store.
 fn read(connection: &mut redis::Connection) -> Store {
     let mut list = |key: &str| -> Vec<String> {
@@ -162,8 +173,7 @@ fn compare(seed: u64, operations: usize) {
             }
             (_, None) => assert_eq!(answer, Value::Nil, "{context}"),
             (Command::Turn { .. }, Some(jobs)) => {
-                let answer: (usize, Vec<Job>) = redis::from_redis_value(answer).unwrap();
-                assert_eq!(answer, (1, jobs), "{context}");
+                assert_eq!(jobs_of(answer), (1, jobs), "{context}");
             }
             (Command::Reclaim { jobs, ended, .. }, Some(_)) => {
                 assert_eq!(answer, Value::Int((jobs - ended) as i64), "{context}");

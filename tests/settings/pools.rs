@@ -336,6 +336,7 @@ fn a_variable_for_no_pool_or_for_two_is_a_mistake_that_names_them() {
     let place = Place::new()
         .variable("STARK_WORKER_MIAL__COUNT", "2")
         .variable("STARK_WORKER_A_B__COUNT", "2")
+        .variable("STARK_WORKER___COUNT", "2")
         .set("worker mial.count=2")
         .set("worker a_b.count=2");
     assert_eq!(
@@ -344,6 +345,7 @@ fn a_variable_for_no_pool_or_for_two_is_a_mistake_that_names_them() {
             .unwrap_err(),
         "STARK_WORKER_A_B__COUNT: [worker a_b]: may mean the pools a-b, a.b\n\
          STARK_WORKER_MIAL__COUNT: [worker mial]: no such pool; the file has mail, a-b, a.b\n\
+         STARK_WORKER___COUNT: [worker_]: unknown section; did you mean [worker]?\n\
          --set: [worker a_b]: no such pool; the file has mail, a-b, a.b\n\
          --set: [worker mial]: no such pool; the file has mail, a-b, a.b"
     );
@@ -373,7 +375,7 @@ fn all_pools_together_have_an_end() {
     assert_eq!(load(&pools(256, "")), "256 pools");
     assert_eq!(
         load(&pools(257, "")),
-        "worker.ini: pools: 257 are more than 256"
+        "worker.ini:513: pool p256: there are more than 256"
     );
     let sum = |more: usize| {
         format!("[run]\nbuiltin = null\n[worker]\ncount = 2048\n[worker a]\ncount = {more}\n")

@@ -209,6 +209,8 @@ impl Judge {
             Event::Occupied { slot, pid } => {
                 self.seats[*slot].holder = Some((*pid, self.clock));
                 self.seats[*slot].vacancy = None;
+                // Instead of the fork.
+                self.seats[*slot].forks.clear();
             }
             Event::Vacated { slot, .. } => {
                 self.seats[*slot].holder = None;

@@ -170,13 +170,8 @@ impl World {
         let trouble = (self.trouble_ends - self.begin).as_millis() as u64;
         for slot in 0..self.roles.len() {
             if self.roles[slot] == Role::Worker && self.chance.percent(8) {
-                let pid = self.free_pid();
-                self.holders.insert(slot, pid);
-                self.inbox.push(Event::Occupied { slot, pid });
-                if self.chance.percent(60) {
-                    let leaves = self.chance.millis(0, 60_000);
-                    self.after(leaves, Happening::HolderLeaves(slot));
-                }
+                let occupied = self.occupy(slot);
+                self.inbox.push(occupied);
             }
         }
         for _ in 0..self.chance.below(4) {
@@ -364,7 +359,22 @@ impl World {
         Ok(None)
     }
 
+    /// A worker of an older master takes the slot's lock.
+    fn occupy(&mut self, slot: usize) -> Event {
+        let pid = self.free_pid();
+        self.holders.insert(slot, pid);
+        if self.chance.percent(60) {
+            let leaves = self.chance.millis(0, 60_000);
+            self.after(leaves, Happening::HolderLeaves(slot));
+        }
+        Event::Occupied { slot, pid }
+    }
+
     fn fork(&mut self, slot: usize, generation: u64, consumer_delay: Duration) -> Event {
+        // It was forked just before its master was killed, and nobody saw it until now.
+        if self.is_troubled() && self.roles[slot] == Role::Worker && self.chance.percent(1) {
+            return self.occupy(slot);
+        }
         if self.is_troubled() && self.chance.percent(5) {
             return Event::SpawnFailed {
                 slot,

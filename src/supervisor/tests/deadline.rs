@@ -130,3 +130,41 @@ fn a_slot_held_by_an_older_masters_worker_is_spawned_as_soon_as_it_is_free() {
     daemon.turn(&[Event::Vacated { slot, pid }]);
     assert_eq!(daemon.spawns.last(), Some(&(1, 1, Duration::ZERO)));
 }
+
+#[test]
+fn a_holder_that_nobody_saw_at_the_start_is_waited_for_instead_of_a_fork_and_evicted_in_time() {
+    let mut daemon = Daemon::running(1);
+    let (slot, pid) = (0, 7777);
+    let (generation, exit) = (daemon.generation(slot), Exit::Signal(9));
+    let mut actions = Vec::new();
+    let gone = daemon.pid(slot);
+    for event in [Event::Exited { pid: gone, exit }, Event::Tick] {
+        daemon.supervisor.handle(event, daemon.now, &mut actions);
+    }
+    let is_spawn = |action: &Action| matches!(action, Action::Spawn { slot: 0, .. });
+    assert!(actions.iter().any(is_spawn));
+    daemon.turn(&[Event::Occupied { slot, pid }]);
+    assert_eq!((daemon.state(slot), daemon.spawns.len()), ("occupied", 0));
+    assert_eq!(kills(&daemon.pass(SHUTDOWN)), [(slot, "holder")]);
+    daemon.turn(&[Event::Vacated { slot, pid }]);
+    assert_eq!(
+        daemon.spawns,
+        [(slot, generation + 2, Duration::ZERO)],
+        "the fork that was not to be has used a generation"
+    );
+}
+
+#[test]
+fn a_holder_found_while_the_daemon_stops_needs_no_successor() {
+    let mut daemon = Daemon::planned(1);
+    let mut actions = Vec::new();
+    for event in [Event::Tick, Event::Order(Order::Shutdown)] {
+        daemon.supervisor.handle(event, daemon.now, &mut actions);
+    }
+    assert_eq!(daemon.state(0), "spawning");
+    let (slot, pid) = (0, 7777);
+    daemon
+        .supervisor
+        .handle(Event::Occupied { slot, pid }, daemon.now, &mut actions);
+    assert_eq!(daemon.state(0), "retired");
+}

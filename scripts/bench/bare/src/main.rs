@@ -34,7 +34,9 @@ fn main() -> std::io::Result<()> {
         let next = format!("bare {slot} {number}");
         let (length, ended) = ((held + 1).to_string(), held.to_string());
         let keys = [key.as_str(), &reserved, &stats];
-        let values = ["1", &length, &next, "0", "1048576", &ended, "0", &token, batch];
+        let values = [
+            "1", &length, &next, "0", "1048576", &ended, "0", &token, batch,
+        ];
         let command = [&["EVALSHA", &sha, "3"], &keys[..], &values[..]].concat();
         held = server.ask(&command)?.len();
         token = next;
@@ -65,16 +67,18 @@ impl Server {
         match head.as_bytes()[0] {
             b'*' if head == "*-1" => panic!("the script answered LOST"),
             b'*' => {
-                // The key that was served, and the jobs.
+                // The key that was served, and the jobs in parts.
+                let parts: usize = head[1..].parse().expect("a length");
                 self.line()?;
-                let head = self.line()?;
-                let jobs = head[1..].parse().expect("a length");
-                (0..jobs)
-                    .map(|_| {
+                let mut jobs = Vec::new();
+                for _ in 1..parts {
+                    let head = self.line()?;
+                    for _ in 0..head[1..].parse().expect("a length") {
                         let head = self.line()?;
-                        self.bulk(&head)
-                    })
-                    .collect()
+                        jobs.push(self.bulk(&head)?);
+                    }
+                }
+                Ok(jobs)
             }
             b'$' if head == "$-1" => panic!("the script answered LOST"),
             b'$' => Ok(vec![self.bulk(&head)?]),
