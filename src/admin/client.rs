@@ -132,8 +132,10 @@ impl Client {
         self.progress != Progress::Waiting
     }
 
-    /// Another client wants it closed. What it has not read yet is lost, as in Redis.
+    /// Another client wants it closed: it is, before that one gets its answer. What it has not read yet is lost, as in
+    /// Redis.
     pub fn kill(&mut self) {
+        self.stream.shut_down();
         self.phase = Phase::Killed;
         self.progress = Progress::Pending;
     }

@@ -4,6 +4,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// A connection.
@@ -13,6 +14,17 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     /// Over a socket in the file system.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// Ends both directions at once. The descriptor stays until the stream is dropped.
+    pub fn shut_down(&self) {
+        // Fails only where the peer has ended it already.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
 }
 
 impl AsRawFd for Stream {
