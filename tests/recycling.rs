@@ -294,3 +294,20 @@ fn hundreds_of_recycles_leave_no_descriptor_and_no_zombie_in_the_master() {
     );
     finish_exactly_once(&rig, 300);
 }
+
+#[test]
+fn without_a_queue_a_worker_leaves_at_its_limits_also_from_a_long_sleep() {
+    let script = "<?php function run($worker, $data) { return false; }";
+    for (limit, reason) in [("max_run_seconds", "age"), ("max_idle_seconds", "idle")] {
+        let ini = format!(
+            "[main]\nlog_level = debug\n[run]\nscript_file = run.php\n[worker]\nempty_sleep_seconds = 3600\n{limit} = 0.2\n"
+        );
+        let stark = Stark::start(&ini, script);
+        let line = stark.wait_for_log("worker exited");
+        assert!(
+            line.contains(&format!("status=0 reason={reason}")),
+            "{line}"
+        );
+        stark.stop();
+    }
+}

@@ -203,7 +203,9 @@ impl<'a> Cycle<'a> {
                     // Every call counts as a run; this one was no work.
                     self.count(took, false);
                     self.show(State::Idle);
-                    self.orders.wait(self.birth.pool.worker.empty_sleep);
+                    let empty_sleep = self.birth.pool.worker.empty_sleep;
+                    let limit = self.may_sleep().unwrap_or(empty_sleep);
+                    self.orders.wait(empty_sleep.min(limit));
                 }
                 Ok(Ran::Something) => {
                     self.count(took, false);
@@ -438,11 +440,7 @@ impl<'a> Cycle<'a> {
             }
             return None;
         }
-        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
-        let limit = self
-            .limits
-            .may_sleep(age, idle)
-            .map_or(PollTimeout::NONE, round_up);
+        let limit = self.may_sleep().map_or(PollTimeout::NONE, round_up);
         let watched = [
             Some(self.orders.wake()),
             Some(self.birth.doorbell.as_fd()),
@@ -467,6 +465,12 @@ impl<'a> Cycle<'a> {
         }
         let how = has_died.then(|| runner.check_idle().err()).flatten()?;
         self.restart(runner, &how)
+    }
+
+    /// Until a limit is reached; none: there is no such limit.
+    fn may_sleep(&self) -> Option<Duration> {
+        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
+        self.limits.may_sleep(age, idle)
     }
 
     fn count(&mut self, took: Duration, is_failure: bool) {
