@@ -196,7 +196,7 @@ impl<'a> Cycle<'a> {
             }
             let began = Instant::now();
             self.show(State::Busy);
-            let ran = runner.run_idle();
+            let ran = runner.run_idle(self.orders);
             let took = began.elapsed();
             match ran {
                 Ok(Ran::Nothing) => {
@@ -321,7 +321,8 @@ impl<'a> Cycle<'a> {
         let mut settled = Settled::default();
         let mut longest = Duration::ZERO;
         let (began, mut job_began) = (Instant::now(), Instant::now());
-        let (record, label) = (self.record, self.birth);
+        let (record, label, orders) = (self.record, self.birth, self.orders);
+        let limit = self.birth.pool.run.memory_limit_bytes;
         let mut ended = |place: usize, outcome: Outcome| {
             let now = Instant::now();
             let took = now - job_began;
@@ -341,6 +342,7 @@ impl<'a> Cycle<'a> {
         let mut told = Told {
             ended: &mut ended,
             unsent,
+            full: &mut |bytes| orders.leave_for_memory(bytes, limit),
         };
         let end = runner.run(jobs, begin, self.orders, &mut told);
         self.runs += settled.ended() as u64;
