@@ -56,6 +56,15 @@ impl Orders {
         let _ = self.wake.write(1);
     }
 
+    /// The script counts more memory than it should, while the kernel counts less: it would die of its own limit before
+    /// anybody else saw it coming.
+    pub fn leave_for_memory(&self, script_bytes: u64, limit_bytes: u64) {
+        if !self.must_leave() {
+            log::info!("memory over 80 % script_bytes={script_bytes} limit_bytes={limit_bytes}");
+            self.give(LEAVE_FOR_MEMORY);
+        }
+    }
+
     /// Begin no other job: finish the one in hand, give back the rest, leave.
     pub fn must_leave(&self) -> bool {
         self.state.load(Ordering::Acquire) != GO_ON

@@ -196,14 +196,16 @@ impl<'a> Cycle<'a> {
             }
             let began = Instant::now();
             self.show(State::Busy);
-            let ran = runner.run_idle();
+            let ran = runner.run_idle(self.orders);
             let took = began.elapsed();
             match ran {
                 Ok(Ran::Nothing) => {
                     // Every call counts as a run; this one was no work.
                     self.count(took, false);
                     self.show(State::Idle);
-                    self.orders.wait(self.birth.pool.worker.empty_sleep);
+                    let empty_sleep = self.birth.pool.worker.empty_sleep;
+                    let limit = self.may_sleep().unwrap_or(empty_sleep);
+                    self.orders.wait(empty_sleep.min(limit));
                 }
                 Ok(Ran::Something) => {
                     self.count(took, false);
@@ -319,7 +321,8 @@ impl<'a> Cycle<'a> {
         let mut settled = Settled::default();
         let mut longest = Duration::ZERO;
         let (began, mut job_began) = (Instant::now(), Instant::now());
-        let (record, label) = (self.record, self.birth);
+        let (record, label, orders) = (self.record, self.birth, self.orders);
+        let limit = self.birth.pool.run.memory_limit_bytes;
         let mut ended = |place: usize, outcome: Outcome| {
             let now = Instant::now();
             let took = now - job_began;
@@ -339,6 +342,7 @@ impl<'a> Cycle<'a> {
         let mut told = Told {
             ended: &mut ended,
             unsent,
+            full: &mut |bytes| orders.leave_for_memory(bytes, limit),
         };
         let end = runner.run(jobs, begin, self.orders, &mut told);
         self.runs += settled.ended() as u64;
@@ -438,11 +442,7 @@ impl<'a> Cycle<'a> {
             }
             return None;
         }
-        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
-        let limit = self
-            .limits
-            .may_sleep(age, idle)
-            .map_or(PollTimeout::NONE, round_up);
+        let limit = self.may_sleep().map_or(PollTimeout::NONE, round_up);
         let watched = [
             Some(self.orders.wake()),
             Some(self.birth.doorbell.as_fd()),
@@ -467,6 +467,12 @@ impl<'a> Cycle<'a> {
         }
         let how = has_died.then(|| runner.check_idle().err()).flatten()?;
         self.restart(runner, &how)
+    }
+
+    /// Until a limit is reached; none: there is no such limit.
+    fn may_sleep(&self) -> Option<Duration> {
+        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
+        self.limits.may_sleep(age, idle)
     }
 
     fn count(&mut self, took: Duration, is_failure: bool) {

@@ -172,14 +172,18 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// The consumer is gone.
-    pub fn run_idle(&mut self) -> Result<Ran, String> {
+    pub fn run_idle(&mut self, orders: &Orders) -> Result<Ran, String> {
         match &mut self.kind {
             Kind::Native(consumer) => Ok(consumer::run_idle(consumer.as_mut())),
             Kind::Script(beside) => {
                 let Some(script) = &mut beside.script else {
                     return Err("it does not run".into());
                 };
-                script.run_idle().map_err(|death| beside.buried(&death))
+                let mut full =
+                    |bytes| orders.leave_for_memory(bytes, beside.spec.memory_limit_bytes);
+                script
+                    .run_idle(&mut full)
+                    .map_err(|death| beside.buried(&death))
             }
         }
     }

@@ -113,12 +113,16 @@ final class Host
     private $totalCount = 0;
     private $totalTime = 0.0;
 
+    /** Bytes of memory, as PHP counts them, that stark is told of, once. */
+    private $full;
+
     /** Takes the descriptors over and waits to be introduced. */
     public function begin(): void
     {
         $this->script = $_SERVER['argv'][1];
         $this->pid = getmypid();
         $this->startTime = microtime(true);
+        $this->full = $this->bytes(ini_get('memory_limit')) / 5 * 4;
         $this->socket = fopen('php://fd/' . getenv('STARK_FD'), 'r+');
         stream_set_read_buffer($this->socket, 0);
         stream_set_timeout($this->socket, -1); // Waits for ever: the default is to give up after a minute.
@@ -202,7 +206,19 @@ final class Host
         $this->lastActiveTime = microtime(true);
         $this->totalTime += $this->lastActiveTime - $began;
         $this->totalCount++;
+        // Of memory that PHP counts, part may never have been touched: the kernel, and so stark, counts less.
+        if ($this->full > 0 && memory_get_usage(true) > $this->full) {
+            $this->full = 0;
+            $bytes = (string) memory_get_usage(true);
+            $this->send(">2\r\n\$6\r\nmemory\r\n\$" . strlen($bytes) . "\r\n$bytes\r\n");
+        }
         $this->reply($reply, true);
+    }
+
+    /** The bytes that a limit of PHP's means; not more than 0: no limit. */
+    private function bytes(string $limit): int
+    {
+        return (int) $limit * (['K' => 1 << 10, 'M' => 1 << 20, 'G' => 1 << 30][strtoupper(substr($limit, -1))] ?? 1);
     }
 
     /** run() returned false: without a queue there was nothing to do, with one the job failed. */
