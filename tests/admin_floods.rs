@@ -120,9 +120,10 @@ fn a_thousand_clients_are_answered_with_the_descriptors_that_the_kernel_allows()
     assert_eq!(figure(&mut first, "max_clients"), 1000);
     a_worker_is_replaced(&stark, &mut first);
     // Workers and their scripts begin with what we were started with.
-    for pid in support::stark::children(stark.pid()) {
-        assert_eq!(soft_limit(pid), "256");
-    }
+    wait_for(LIMIT, "they have that limit", || {
+        let children = support::stark::children(stark.pid());
+        children.into_iter().all(|pid| soft_limit(pid) == "256")
+    });
     drop(clients);
     wait_for(LIMIT, "the others are gone", || {
         figure(&mut first, "connected_clients") == 1
