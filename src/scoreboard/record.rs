@@ -310,6 +310,39 @@ impl<'a> Record<'a> {
         );
     }
 
+    /// Which reservation is in hand and how far it is, as one number to compare.
+    pub fn progress_word(&self) -> u64 {
+        self.word(word::PROGRESS).load(Ordering::Acquire)
+    }
+
+    /// Marks the job in hand as failed, if it still is the one of this progress. For a worker that ends because its main
+    /// thread does not come back from that job.
+    pub fn fail_job_in_hand(&self, progress: u64) -> bool {
+        let Progress { number, ended } = Progress::unpack(progress);
+        if ended >= MAX_JOBS {
+            return false;
+        }
+        let (word, bits) = Mark::Failed.bits(ended);
+        let marks = self.word(word::MARKS + word);
+        marks.fetch_or(bits, Ordering::AcqRel);
+        let failed = Progress {
+            number,
+            ended: ended + 1,
+        };
+        let swapped = self.word(word::PROGRESS).compare_exchange(
+            progress,
+            failed.pack(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if swapped.is_err() {
+            marks.fetch_and(!bits, Ordering::AcqRel);
+            return false;
+        }
+        self.count_run(Duration::ZERO, true);
+        true
+    }
+
     /// Progress of the reservation with this token; none when the record speaks of another one, so that of those
     /// jobs none has begun.
     pub fn progress_of(&self, nonce: u64, generation: u64, number: u64) -> Option<Progress> {
