@@ -296,7 +296,15 @@ impl Beside<'_> {
             } => {
                 // What it noted as finished is, although the replies were lost with it.
                 let noted = death.finished.saturating_sub(finished_before) as usize;
-                (told_of..noted).for_each(|place| (told.ended)(place, Outcome::Done));
+                let failed = self.page.read().failed;
+                for place in told_of..noted {
+                    // Runs are counted from 1.
+                    let outcome = match failed.contains(&(finished_before + place as u64 + 1)) {
+                        true => Outcome::Failed("its reason was lost with the script".into()),
+                        false => Outcome::Done,
+                    };
+                    (told.ended)(place, outcome);
+                }
                 let has_begun = noted <= told_of && death.in_hand;
                 let late = self.care.time_limit.as_ref();
                 let late = late.and_then(|limit| limit.verdict(self.record));
