@@ -13,7 +13,8 @@ local function is_known(key, length)
 end
 
 -- Up to `most` jobs in parts, at least one, but no second one beyond so many bytes. The parts grow, and each is read
--- only if its last job says that it will fit: a thousand large jobs must not stand in the server's memory twice.
+-- only if its last job says that it will fit: a thousand large jobs must not stand in the server's memory twice. No
+-- part is large, since that last job may be a small one behind large ones.
 local function read(waiting, most, most_bytes)
   local parts, count, size = {}, 0, 1
   while count < most and most_bytes > 0 do
@@ -33,7 +34,7 @@ local function read(waiting, most, most_bytes)
     end
     parts[#parts + 1] = part
     count = count + size
-    size = 8 * size
+    size = math.min(8 * size, 64)
   end
   return parts, count
 end
