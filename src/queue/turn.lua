@@ -23,7 +23,8 @@ local function fitting(part, most_bytes)
 end
 
 -- Up to `most` jobs in parts, at least one, but no second one beyond so many bytes. The parts grow, and each is read
--- only if its last job says that it will fit: a thousand large jobs must not stand in the server's memory twice.
+-- only if its last job says that it will fit: a thousand large jobs must not stand in the server's memory twice. No
+-- part is large, since that last job may be a small one behind large ones.
 local function read(waiting, most, most_bytes)
   local parts, count, size = {}, 0, 1
   while count < most and most_bytes > 0 do
@@ -46,7 +47,7 @@ local function read(waiting, most, most_bytes)
     most_bytes = most_bytes - bytes
     parts[#parts + 1] = part
     count = count + size
-    size = 16 * size
+    size = math.min(16 * size, 64)
   end
   return parts, count
 end
