@@ -25,7 +25,7 @@ pub fn restart(config: &Config) -> Result<Answer, Failure> {
     // The daemon's side of the fork closes what it inherits: nothing there may close this a second time.
     let turn = ManuallyDrop::new(take_turn(config)?);
     let stopped = old.map_or(Ok(()), |pid| stop::stop_process(config, pid));
-    let started = match stopped.and_then(|()| start::in_background()) {
+    let started = match stopped.and_then(|()| start::fork()) {
         Ok(Side::Daemon(readiness)) => return start::daemon(config, readiness),
         Ok(Side::Command(answer)) => answer.wait(),
         Err(err) => Err(err),
