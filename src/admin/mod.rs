@@ -274,7 +274,7 @@ impl Admin {
                 self.figures.connected += 1;
                 self.figures.connections_received += 1;
             }
-            Err(error) => log::debug!("client lost addr={addr} err={error}"),
+            Err(error) => log::debug!("client lost addr={addr} err={:?}", error.to_string()),
         }
     }
 
@@ -300,7 +300,8 @@ impl Admin {
     fn remove(&mut self, place: usize, registry: &Registry, why: &Gone) {
         if let Some(mut client) = self.clients[place].take() {
             let Session { id, ends, .. } = &client.session;
-            log::debug!("client gone addr={} id={id} reason=\"{why}\"", ends.remote);
+            let why = why.to_string();
+            log::debug!("client gone addr={} id={id} reason={why:?}", ends.remote);
             client.deregister(registry);
             self.figures.connected -= 1;
             for listener in &mut self.listeners {

@@ -60,7 +60,9 @@ pub fn run(
     ground: Ground,
     readiness: &mut Readiness,
 ) -> Result<u8, Failure> {
-    std::panic::set_hook(Box::new(|panic| log::error!("panicked: {panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("panicked err={:?}", panic.to_string())
+    }));
     logging::set_role("master");
     title::set(&format!("stark: {} master", config.main.name));
     // Whoever started us by exec may have had children of its own.
@@ -109,7 +111,8 @@ fn end_orphans(not_ours: &[i32]) {
                     process::wait(pid);
                 }
                 Err(err) => {
-                    log::warn!("cannot kill what a script left running pid={pid} err={err}")
+                    let err = err.to_string();
+                    log::warn!("cannot kill what a script left running pid={pid} err={err:?}");
                 }
             }
         }
@@ -253,7 +256,7 @@ impl<'a> Master<'a> {
         match self.poll.poll(happened, timeout) {
             Ok(()) => {}
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => log::error!("cannot wait for events: {err}"),
+            Err(err) => log::error!("cannot wait for events err={:?}", err.to_string()),
         }
     }
 
@@ -363,7 +366,8 @@ impl<'a> Master<'a> {
 
     fn signal(&self, pid: i32, signal: Signal) {
         if let Err(err) = process::signal(pid, signal) {
-            log::error!("cannot send {signal} pid={pid} err={err}");
+            let err = err.to_string();
+            log::error!("cannot send {signal} pid={pid} err={err:?}");
         }
     }
 

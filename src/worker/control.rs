@@ -190,7 +190,12 @@ impl Control {
                     self.answer(sequence, orders)?
                 }
                 Received::Message(ToWorker::Drain | ToWorker::Recycle(_)) => orders.give(LEAVE),
-                Received::Garbage(err) => log::error!("cannot read message of the master: {err}"),
+                Received::Garbage(err) => {
+                    log::error!(
+                        "cannot read message of the master err={:?}",
+                        err.to_string()
+                    );
+                }
                 Received::Empty => return Ok(()),
                 Received::Closed => return Err(MasterGone),
             }

@@ -135,7 +135,8 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<Prepared>, String> {
     if birth.pool.worker.nice != 0
         && let Err(err) = process::add_niceness(birth.pool.worker.nice)
     {
-        log::warn!("cannot change niceness {} err={err}", birth.label());
+        let err = err.to_string();
+        log::warn!("cannot change niceness {} err={err:?}", birth.label());
     }
     let overdue = Arc::new(Overdue::new().map_err(|err| err.to_string())?);
     let control = Control {
@@ -202,7 +203,7 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     let mut runner = match Runner::new(birth, record, page) {
         Ok(runner) => runner,
         Err(err) => {
-            log::error!("cannot start consumer {label} err={err}");
+            log::error!("cannot start consumer {label} err={:?}", err.to_string());
             return STATUS_NO_SLOT;
         }
     };

@@ -160,7 +160,8 @@ impl Overdue {
         };
         let thread = std::thread::Builder::new().name("give-back".into());
         if let Err(err) = thread.stack_size(STACK_BYTES).spawn(work) {
-            log::warn!("cannot start a thread to give back jobs={jobs} err={err}");
+            let err = err.to_string();
+            log::warn!("cannot start a thread to give back jobs={jobs} err={err:?}");
             self.gave_back(Hand::Empty);
         }
     }
@@ -173,7 +174,7 @@ impl Overdue {
     fn arm(&self, after: Duration) {
         let expiration = Expiration::OneShot(after.into());
         if let Err(err) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            log::error!("cannot set a timer err={err}");
+            log::error!("cannot set a timer err={:?}", err.to_string());
         }
     }
 
