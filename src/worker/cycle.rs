@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::care::Care;
 use super::control::{Orders, round_up};
 use super::hold::{Answer, Hold, Refusal};
 use super::life::Birth;
 use super::limits::Limits;
-use super::overdue::Overdue;
 use super::runner::{Begin, Gone, NotStarted, Runner};
 use crate::channel::message::{RecycleReason, ToMaster};
 use crate::config::Delivery;
@@ -43,7 +43,7 @@ pub struct Cycle<'a> {
     birth: &'a Birth<'a>,
     record: Record<'a>,
     orders: &'a Orders,
-    overdue: &'a Overdue,
+    care: &'a Care,
     limits: Limits,
     born: Instant,
     idle_since: Instant,
@@ -70,7 +70,7 @@ impl<'a> Cycle<'a> {
         birth: &'a Birth<'a>,
         record: Record<'a>,
         orders: &'a Orders,
-        overdue: &'a Overdue,
+        care: &'a Care,
     ) -> Self {
         let worker = &birth.pool.worker;
         let seed = birth.nonce ^ birth.generation << 32 ^ birth.place as u64;
@@ -81,7 +81,7 @@ impl<'a> Cycle<'a> {
             birth,
             record,
             orders,
-            overdue,
+            care,
             limits: Limits::draw(
                 worker.max_run_count,
                 worker.max_run_time,
@@ -196,7 +196,9 @@ impl<'a> Cycle<'a> {
             }
             let began = Instant::now();
             self.show(State::Busy);
+            self.care.enter_consumer();
             let ran = runner.run_idle(self.orders);
+            self.care.leave_consumer();
             let took = began.elapsed();
             match ran {
                 Ok(Ran::Nothing) => {
@@ -250,16 +252,17 @@ impl<'a> Cycle<'a> {
         runner: &mut Runner<'_>,
     ) -> Option<End> {
         if runner.is_native() {
-            self.overdue.begin(reservation.extent(), || hold.tail());
+            let extent = reservation.extent();
+            self.care.begin_reservation(extent, || hold.tail());
         }
-        let begin = Begin::WhileAllowed(self.overdue);
+        let begin = Begin::WhileAllowed(&self.care.overdue);
         let mut given_back = 0;
         let (settled, end) = self.run(reservation, begin, runner, &mut |unsent| {
             given_back += unsent;
             hold.give_back(unsent);
         });
         if runner.is_native()
-            && let Some(given) = self.overdue.end()
+            && let Some(given) = self.care.overdue.end()
         {
             given_back += given.jobs;
             hold.given_back(given);
@@ -344,7 +347,9 @@ impl<'a> Cycle<'a> {
             unsent,
             full: &mut |bytes| orders.leave_for_memory(bytes, limit),
         };
+        self.care.enter_consumer();
         let end = runner.run(jobs, begin, self.orders, &mut told);
+        self.care.leave_consumer();
         self.runs += settled.ended() as u64;
         self.idle_since = Instant::now();
         self.batches[reservation.key_index].learn(Measured {

@@ -88,6 +88,8 @@ final class Host
     const READ = 65536;
     /** One byte more than stark logs of a line, so that it sees that the line was cut. */
     const LINE = 8193;
+    /** Failed runs that are noted; the oldest ones are overwritten. */
+    const FAILURES = 1024;
     /** Errors after which PHP ends. */
     const FATAL = E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR;
 
@@ -112,6 +114,7 @@ final class Host
     private $lastActiveTime = 0.0;
     private $totalCount = 0;
     private $totalTime = 0.0;
+    private $failures = 0;
 
     /** Bytes of memory, as PHP counts them, that stark is told of, once. */
     private $full;
@@ -331,7 +334,7 @@ final class Host
         $this->input .= $piece;
     }
 
-    /** Answers the request in hand; a finished run is noted first. */
+    /** Answers the request in hand; a finished run is noted first, and before that, that it failed. */
     private function reply(string $reply, bool $finished = false): void
     {
         // A script may fork: its child must neither answer nor take the next request.
@@ -342,14 +345,25 @@ final class Host
             $this->settleOutput();
         }
         if ($finished) {
-            fseek($this->progress, 0);
-            if (fwrite($this->progress, pack('P', $this->totalCount)) !== 8) {
+            $noted = true;
+            if ($reply[0] === '-') {
+                $place = $this->failures++ % self::FAILURES;
+                $noted = $this->note(16 + 8 * $place, $this->totalCount) &&
+                    $this->note(8, min($this->failures, self::FAILURES));
+            }
+            if (!$noted || !$this->note(0, $this->totalCount)) {
                 exit(1);
             }
         }
         if (!$this->send($reply)) {
             exit(1);
         }
+    }
+
+    private function note(int $offset, int $number): bool
+    {
+        fseek($this->progress, $offset);
+        return fwrite($this->progress, pack('P', $number)) === 8;
     }
 
     private function send(string $bytes): bool
