@@ -25,9 +25,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::check::Check;
+pub use self::check::MAX_WORKERS;
 use self::layers::Layers;
 pub use self::mistakes::Mistakes;
 use self::mistakes::Place;
+pub use self::pools::{MAX_KEYS, MAX_POOLS};
 pub use self::print::to_ini;
 use crate::sys::affinity;
 

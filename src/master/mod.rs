@@ -13,10 +13,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 
 use crate::admin::{self, Admin};
-use crate::config::{Config, Pool};
+use crate::config::{self, Config, Pool};
 use crate::daemon::background::{Ground, Readiness};
 use crate::daemon::{Failure, Prepared, logging, status};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{self, Scoreboard};
 use crate::supervisor::{Action, Event, Fact, KillReason, Policy, Role, SlotPolicy, Supervisor};
 use crate::sys::{descriptors, process, title};
 
@@ -46,6 +46,13 @@ const DESCRIPTORS_PER_SEAT: usize = 2;
 
 /// Its bells.
 const DESCRIPTORS_PER_POOL: usize = 2;
+
+/// What settings may ask for has room on the scoreboard.
+const _: () = assert!(
+    config::MAX_WORKERS <= scoreboard::RECORDS
+        && config::MAX_POOLS <= scoreboard::MAX_POOLS
+        && config::MAX_KEYS <= scoreboard::MAX_QUEUES
+);
 
 /// From the fork of a keeper to its first word; it waits for nobody before that.
 const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);

@@ -24,7 +24,7 @@ mod run_times;
 
 pub use identity::Identity;
 pub use page::{Noted, Page};
-pub use pools::{Counts, QueueSample};
+pub use pools::{Counts, MAX_POOLS, MAX_QUEUES, QueueSample};
 pub use record::{NO_SCRIPT, Record, State, Totals};
 pub use run_times::RunTimes;
 

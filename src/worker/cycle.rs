@@ -17,13 +17,17 @@ use crate::channel::message::{RecycleReason, ToMaster};
 use crate::config::Delivery;
 use crate::consumer::script::Told;
 use crate::consumer::{Outcome, Ran};
+use crate::queue::batch::MOST_JOBS;
 use crate::queue::{Batch, Measured, Reservation, Settled};
-use crate::scoreboard::progress::Mark;
+use crate::scoreboard::progress::{MAX_JOBS, Mark};
 use crate::scoreboard::{Record, State};
 use crate::sys::clock;
 
 /// Reserved at most by a pool: the `divisor`th part of what waits, so that short queues are shared.
 const SHARES_PER_WORKER: usize = 2;
+
+/// The largest reservation has room on the scoreboard.
+const _: () = assert!(MOST_JOBS <= MAX_JOBS);
 
 /// Pause after a reservation was lost.
 const AFTER_LOSS: Duration = Duration::from_millis(50);
