@@ -23,8 +23,8 @@ use crate::sys::{affinity, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
-/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the
-/// master's end for too long.
+/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that took longer
+/// than it may, or outlived the master's end for too long.
 const STATUS_NO_SLOT: i32 = 72;
 
 /// How often a lock that another process holds is asked for.
