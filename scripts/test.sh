@@ -15,6 +15,7 @@ need redis-cli redis-tools
 need php php-cli
 need setpriv util-linux
 need script bsdutils
+need strace strace
 need node nodejs
 php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || missing="$missing
     phpredis: apt-get install php-redis"

@@ -23,15 +23,6 @@ const SCRIPT: &str = "[run]\nscript_file = run.php\n";
 /// An account without rights that every system has.
 const NOBODY: u32 = 65534;
 
-fn push(redis: &Redis, key: &str, payload: &str) {
-    let mut connection = redis.connect();
-    let pushed = redis::cmd("RPUSH")
-        .arg(key)
-        .arg(payload)
-        .exec(&mut connection);
-    pushed.expect("redis takes it");
-}
-
 /// The start ends with this status and all these words, and nothing is left.
 #[track_caller]
 fn assert_refused(stark: &Stark, expected: i32, words: &[&str]) {
@@ -71,7 +62,7 @@ fn the_seed_starts_works_answers_and_leaves_nothing() {
     assert_eq!((&*info["worker_alive"], &*info["worker_max"]), ("4", "4"));
     assert_eq!(title(stark.pid()), "stark: config master");
 
-    push(&redis, "test:redis", "hello");
+    redis.push("test:redis", &["hello"]);
     stark.wait_for_log("got hello");
     stark.wait_for_figure("run_count", 1);
 
@@ -424,7 +415,7 @@ fn a_log_on_a_full_disk_stops_nobody() {
         queue(&redis, "jobs")
     );
     let stark = Stark::start(&ini, script);
-    push(&redis, "jobs", "hello");
+    redis.push("jobs", &["hello"]);
     stark.wait_for_figure("run_count", 1);
     assert_eq!(stark.read("ran"), "hello");
     stark.stop();
@@ -440,7 +431,7 @@ fn without_redis_it_starts_warns_waits_and_works_when_redis_comes() {
     assert!(line.contains(" WARN "), "{line}");
     assert_eq!(stark.figure("worker_alive"), 2);
     redis.restart();
-    push(&redis, "jobs", "hello");
+    redis.push("jobs", &["hello"]);
     stark.wait_for_log("got hello");
     stark.wait_for_log("redis back");
     stark.stop();
@@ -477,7 +468,7 @@ fn a_key_that_becomes_something_else_is_an_outage_of_two_lines() {
         connections(&mut connection) >= met + 6
     });
     redis::cmd("DEL").arg("jobs").exec(&mut connection).unwrap();
-    push(&redis, "jobs", "hello");
+    redis.push("jobs", &["hello"]);
     stark.wait_for_log("got hello");
     stark.wait_for_log("redis back");
     let said = stark.log_lines(" ERROR keeper[");

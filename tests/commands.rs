@@ -13,16 +13,6 @@ const SCRIPT: &str = "[run]\nscript_file = run.php\n";
 const NULL: &str = "[run]\nbuiltin = null\n";
 const RUNS: &str = "<?php\nfunction run($worker, $data) {}\n";
 
-fn payloads(redis: &Redis, key: &str) -> Vec<Vec<u8>> {
-    let mut connection = redis.connect();
-    redis::cmd("LRANGE")
-        .arg(key)
-        .arg(0)
-        .arg(-1)
-        .query(&mut connection)
-        .expect("redis answers")
-}
-
 #[test]
 fn check_finds_nothing_wrong_and_starts_nothing() {
     let redis = Redis::start();
@@ -36,7 +26,7 @@ fn check_finds_nothing_wrong_and_starts_nothing() {
     }
     assert!(!stark.path("work").exists());
     assert!(!stark.path("loaded").exists(), "no user code was run");
-    assert!(payloads(&redis, "jobs").is_empty());
+    assert!(redis.list("jobs").is_empty());
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What is written for users agrees with the program: manual page, README and examples against `--help`, the exit
-//! statuses in the source, and the reader of settings.
+//! statuses in the source, and the reader of settings; and its links lead somewhere.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -76,23 +76,21 @@ fn statuses() -> BTreeSet<u8> {
 }
 
 #[test]
-fn readme_and_manual_page_have_exactly_the_exit_statuses_of_the_source() {
-    let readme = text("README.md");
-    let (_, table) = readme.split_once("| exit status |").expect("the table");
-    let rows = table
-        .lines()
-        .skip(2)
-        .take_while(|line| line.starts_with('|'));
-    let listed: BTreeSet<u8> = rows
-        .filter_map(|row| row.split('|').nth(1)?.trim().parse().ok())
-        .collect();
-    assert_eq!(listed, statuses());
-
+fn the_manual_page_and_the_page_for_operators_have_exactly_the_exit_statuses_of_the_source() {
     let page = text("docs/stark.1");
     let (_, section) = page.split_once(".Sh EXIT STATUS").expect("the section");
     let (section, _) = section.split_once("\n.Sh ").expect("a section after it");
     let items = section.lines().filter_map(|line| line.strip_prefix(".It "));
     let listed: BTreeSet<u8> = items.map(|item| item.parse().expect("a status")).collect();
+    assert_eq!(listed, statuses());
+
+    let page = text("docs/operating.md");
+    let (_, section) = page.split_once("## Exit statuses").expect("the section");
+    let section = section.split("\n## ").next().expect("a first part");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
+    let listed: BTreeSet<u8> = rows
+        .filter_map(|row| row.split(' ').next()?.parse().ok())
+        .collect();
     assert_eq!(listed, statuses());
 }
 
@@ -151,6 +149,9 @@ fn links_to_files_of_the_repository_lead_somewhere() {
         "README.md",
         "CONTRIBUTING.md",
         "docs/ARCHITECTURE.md",
+        "docs/coming-from-stark.md",
+        "docs/figures.md",
+        "docs/operating.md",
         "scripts/bench/README.md",
     ] {
         let written = text(page);

@@ -1,6 +1,5 @@
 //! docs/operating.md stays true: each message in its tables is one that the source can print, each warning and error of
-//! the log has its row. Of it and of docs/coming-from-stark.md, exit statuses are those of the source, and links lead
-//! somewhere.
+//! the log has its row.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +11,6 @@ const VARIES: char = '…';
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
-
-const PAGES: [&str; 2] = ["docs/operating.md", "docs/coming-from-stark.md"];
 
 fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|err| panic!("{path}: {err}"))
@@ -159,39 +156,6 @@ fn each_warning_and_error_of_the_log_has_a_row() {
         missing.is_empty(),
         "no row in docs/operating.md: {missing:#?}"
     );
-}
-
-#[test]
-fn the_pages_have_exactly_the_exit_statuses_of_the_source() {
-    let source = text("src/daemon/failure.rs");
-    let constants = source.split("pub const ").skip(1);
-    let values = constants.filter_map(|rest| rest.split_once(" = ")?.1.split(';').next());
-    let statuses: BTreeSet<u8> = values
-        .map(|value| value.parse().expect("a status"))
-        .chain([0])
-        .collect();
-    for path in PAGES {
-        let page = text(path);
-        let (_, section) = page.split_once("## Exit statuses").expect("the section");
-        let section = section.split("\n## ").next().expect("a first part");
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
-        let listed: BTreeSet<u8> = rows
-            .filter_map(|line| line.split(' ').next()?.parse().ok())
-            .collect();
-        assert_eq!(listed, statuses, "{path}");
-    }
-}
-
-#[test]
-fn the_links_of_the_pages_lead_somewhere() {
-    for path in PAGES {
-        let page = text(path);
-        let targets = page.split("](").skip(1);
-        for target in targets.filter_map(|rest| rest.split(')').next()) {
-            let file = root().join("docs").join(target);
-            assert!(file.exists(), "{path}: {target} leads nowhere");
-        }
-    }
 }
 
 #[test]

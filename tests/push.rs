@@ -11,19 +11,9 @@ use support::stark::{LIMIT, Stark, kill, queue, status, wait_for, wait_for_value
 
 const NULL: &str = "[run]\nbuiltin = null\n";
 
-fn payloads(redis: &Redis, key: &str) -> Vec<Vec<u8>> {
-    let mut connection = redis.connect();
-    redis::cmd("LRANGE")
-        .arg(key)
-        .arg(0)
-        .arg(-1)
-        .query(&mut connection)
-        .expect("redis answers")
-}
-
 fn wait_for_length(redis: &Redis, length: usize) {
     wait_for_value(LIMIT, "jobs in the queue", length, || {
-        payloads(redis, "jobs").len()
+        redis.list("jobs").len()
     });
 }
 
@@ -79,14 +69,14 @@ fn push_appends_arguments_and_lines_of_stdin_byte_by_byte() {
         b"",
         b"\x80last without newline",
     ];
-    assert_eq!(payloads(&redis, "jobs"), expected);
+    assert_eq!(redis.list("jobs"), expected);
 
     assert_eq!(stark.cli(&["push", "--key", "other", "x"]).status, 0);
-    assert_eq!(payloads(&redis, "other"), [b"x"]);
+    assert_eq!(redis.list("other"), [b"x"]);
     let many: String = (0..2500).map(|number| format!("{number}\n")).collect();
     stark.cli_with_stdin(&["push", "--key", "many", "-"], many.as_bytes());
     let numbers: Vec<Vec<u8>> = (0..2500).map(|n| n.to_string().into_bytes()).collect();
-    assert!(payloads(&redis, "many") == numbers, "all, in their order");
+    assert!(redis.list("many") == numbers, "all, in their order");
 }
 
 #[test]
@@ -115,7 +105,7 @@ fn a_line_is_pushed_when_it_is_complete_though_more_may_come() {
     stdin.write_all(b"ee").expect("it reads");
     drop(stdin);
     assert_eq!(ended(push), (0, "3 pushed\n".into(), String::new()));
-    assert_eq!(payloads(&redis, "jobs"), [&b"one"[..], b"two", b"three"]);
+    assert_eq!(redis.list("jobs"), [&b"one"[..], b"two", b"three"]);
 }
 
 #[test]
@@ -128,7 +118,7 @@ fn jobs_larger_than_a_command_should_be_arrive_whole() {
         stark.cli_with_stdin(&["push", "-"], &input).stdout,
         "3 pushed\n"
     );
-    let there = payloads(&redis, "jobs");
+    let there = redis.list("jobs");
     assert!(there[0] == large && there[1] == b"small" && there[2] == large);
 }
 
@@ -137,7 +127,7 @@ fn an_interrupted_push_says_how_many_went_and_ends_by_the_signal() {
     let redis = Redis::start();
     let stark = prepare(&redis);
     for (signal, expected) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let before = payloads(&redis, "jobs").len();
+        let before = redis.list("jobs").len();
         let (push, mut stdin) = push_from_pipe(&stark);
         stdin.write_all(b"1\n2\n3\nhalf a li").expect("it reads");
         wait_for_length(&redis, before + 3);
@@ -149,7 +139,7 @@ fn an_interrupted_push_says_how_many_went_and_ends_by_the_signal() {
         );
         assert_eq!(ended(push), told);
         assert_eq!(
-            payloads(&redis, "jobs").len(),
+            redis.list("jobs").len(),
             before + 3,
             "what was told is true"
         );
@@ -227,9 +217,9 @@ fn a_job_goes_to_the_first_key_unless_told_and_to_the_server_of_the_pool_that_ha
         let ended = stark.cli(words);
         assert_eq!(ended.status, 0, "{words:?}: {ended:?}");
     }
-    assert_eq!(payloads(&redis, "jobs"), [b"a"]);
-    assert_eq!(payloads(&redis, "low"), [b"b"]);
-    assert_eq!(payloads(&other, "letters"), [b"c"]);
+    assert_eq!(redis.list("jobs"), [b"a"]);
+    assert_eq!(redis.list("low"), [b"b"]);
+    assert_eq!(other.list("letters"), [b"c"]);
 }
 
 #[test]
@@ -238,5 +228,5 @@ fn an_empty_key_is_a_mistake_of_the_command_line() {
     let stark = prepare(&redis);
     assert_eq!(stark.cli(&["push", "--key", "", "x"]).status, 2);
     assert_eq!(stark.cli(&["push", "--key", "a", "--", "--json"]).status, 0);
-    assert_eq!(payloads(&redis, "a"), [b"--json"]);
+    assert_eq!(redis.list("a"), [b"--json"]);
 }

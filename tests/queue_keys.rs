@@ -46,10 +46,6 @@ fn turn(queue: &mut Queue, settled: usize) -> Reservation {
     queue.turn(done(settled), &[3, 3], 0).expect("a turn")
 }
 
-fn push(redis: &Redis, key: &str, jobs: &[&str]) {
-    let _: usize = redis.connect().rpush(key, jobs).unwrap();
-}
-
 fn payloads(reservation: &Reservation) -> Vec<String> {
     let text = |payload: &Vec<u8>| String::from_utf8(payload.clone()).unwrap();
     reservation
@@ -88,14 +84,14 @@ fn away<T: std::fmt::Debug>(result: Result<T, QueueError>) {
 fn the_first_key_that_has_jobs_is_served_and_each_counts_its_own() {
     let redis = Redis::start();
     let mut queue = opened(&settings(&redis));
-    push(&redis, "bulk", &["b1", "b2", "b3", "b4"]);
+    redis.push("bulk", &["b1", "b2", "b3", "b4"]);
     let first = turn(&mut queue, 0);
     assert_eq!(
         (first.key_index, payloads(&first)),
         (1, vec!["b1".into(), "b2".into(), "b3".into()])
     );
     assert_eq!(first.jobs[0].key(), "bulk");
-    push(&redis, "urgent", &["u1"]);
+    redis.push("urgent", &["u1"]);
     let second = turn(&mut queue, 3);
     assert_eq!(
         (second.key_index, payloads(&second)),
@@ -124,7 +120,7 @@ fn the_first_key_that_has_jobs_is_served_and_each_counts_its_own() {
 fn each_key_has_a_limit_and_a_share_of_its_own() {
     let redis = Redis::start();
     let mut queue = opened(&settings(&redis));
-    push(&redis, "bulk", &["b"; 20]);
+    redis.push("bulk", &["b"; 20]);
     assert_eq!(queue.turn(done(0), &[100, 2], 4).unwrap().jobs.len(), 2);
     assert_eq!(
         queue.turn(done(2), &[1, 100], 4).unwrap().jobs.len(),
@@ -140,9 +136,9 @@ fn turn_with(fate: Fate) -> (Redis, Proxy, Queue) {
     let mut settings = settings(&redis);
     settings.address = proxy.address();
     let mut queue = opened(&settings);
-    push(&redis, "bulk", &["b1", "b2", "b3", "b4"]);
+    redis.push("bulk", &["b1", "b2", "b3", "b4"]);
     turn(&mut queue, 0);
-    push(&redis, "urgent", &["u1", "u2"]);
+    redis.push("urgent", &["u1", "u2"]);
     proxy.plan("EVALSHA", fate);
     away(queue.turn(done(3), &[1, 3], 0));
     (redis, proxy, queue)
@@ -193,7 +189,7 @@ fn leaving_that_breaks_at_any_of_its_lists_can_be_repeated() {
             let mut settings = settings(&redis);
             settings.address = proxy.address();
             let mut queue = opened(&settings);
-            push(&redis, "bulk", &["b1", "b2"]);
+            redis.push("bulk", &["b1", "b2"]);
             turn(&mut queue, 0);
             let word = &reserved_names()[1 - commands_before];
             proxy.plan(word, fate);
@@ -212,7 +208,7 @@ fn leaving_that_breaks_at_any_of_its_lists_can_be_repeated() {
 fn a_successor_reclaims_the_lists_of_all_keys() {
     let redis = Redis::start();
     let settings = settings(&redis);
-    push(&redis, "bulk", &["b1", "b2", "b3"]);
+    redis.push("bulk", &["b1", "b2", "b3"]);
     let mut worker = opened(&settings);
     let token = turn(&mut worker, 0).token;
     let mut successor = queue(&settings, 2);
@@ -247,7 +243,7 @@ fn a_successor_reclaims_the_lists_of_all_keys() {
 fn a_crash_between_two_opens_harms_nobody() {
     let redis = Redis::start();
     let settings = settings(&redis);
-    push(&redis, "bulk", &["b1"]);
+    redis.push("bulk", &["b1"]);
     let first = stark::config::Queue {
         keys: vec![KEYS[0].into()],
         ..settings.clone()
@@ -265,9 +261,9 @@ fn a_worker_whose_other_list_was_taken_over_takes_nothing_from_its_key() {
     let redis = Redis::start();
     let settings = settings(&redis);
     let mut worker = opened(&settings);
-    push(&redis, "bulk", &["b1"]);
+    redis.push("bulk", &["b1"]);
     turn(&mut worker, 0);
-    push(&redis, "urgent", &["u1"]);
+    redis.push("urgent", &["u1"]);
     let lists = worker.registered().unwrap();
     let urgent = lists.iter().find(|list| list.key == "urgent").unwrap();
     queue(&settings, 2)
@@ -289,7 +285,7 @@ fn holding() -> (Redis, Proxy, Queue, Reservation) {
     let mut settings = settings(&redis);
     settings.address = proxy.address();
     let mut queue = opened(&settings);
-    push(&redis, "bulk", &["b1", "b2", "b3", "b4"]);
+    redis.push("bulk", &["b1", "b2", "b3", "b4"]);
     let reservation = turn(&mut queue, 0);
     (redis, proxy, queue, reservation)
 }
@@ -402,7 +398,7 @@ fn a_worker_that_lost_its_list_gives_nothing_back() {
 #[test]
 fn a_full_server_drains_over_all_keys_and_takes_jobs_back() {
     let (redis, _proxy, mut queue, _) = holding();
-    push(&redis, "urgent", &["u1"]);
+    redis.push("urgent", &["u1"]);
     let mut set = cmd("CONFIG");
     let _: () = set
         .arg("SET")

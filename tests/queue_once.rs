@@ -29,10 +29,6 @@ fn queue(redis: &Redis, address: Option<&Proxy>) -> Queue {
     Queue::new(&settings, identity)
 }
 
-fn push(redis: &Redis, key: &str, jobs: &[&str]) {
-    let _: usize = redis.connect().rpush(key, jobs).unwrap();
-}
-
 fn payloads(reservation: &Reservation) -> Vec<&[u8]> {
     reservation
         .jobs
@@ -55,10 +51,10 @@ fn one_job_a_pop_from_the_first_key_that_has_one_and_nothing_of_it_stays() {
     let redis = Redis::start();
     let mut queue = queue(&redis, None);
     assert_eq!(queue.reclaim(&|_, _| NOTHING), Ok(None));
-    push(&redis, "bulk", &["b1", ""]);
+    redis.push("bulk", &["b1", ""]);
     let first = queue.pop(NOTHING).unwrap();
     assert_eq!((first.key_index, payloads(&first)), (1, vec![&b"b1"[..]]));
-    push(&redis, "urgent", &["u1"]);
+    redis.push("urgent", &["u1"]);
     let second = queue.pop(DONE).unwrap();
     assert_eq!((second.key_index, payloads(&second)), (0, vec![&b"u1"[..]]));
     assert_eq!(second.jobs[0].key(), "urgent");
@@ -77,7 +73,7 @@ fn one_job_a_pop_from_the_first_key_that_has_one_and_nothing_of_it_stays() {
 #[test]
 fn leaving_counts_the_last_job_and_gives_nothing_back() {
     let redis = Redis::start();
-    push(&redis, "bulk", &["b1", "b2"]);
+    redis.push("bulk", &["b1", "b2"]);
     let mut queue = queue(&redis, None);
     queue.pop(NOTHING).unwrap();
     assert_eq!(queue.give_back(1), Ok(()));
@@ -98,7 +94,7 @@ fn a_broken_connection_may_lose_a_job_but_no_job_comes_twice_and_none_is_counted
     ] {
         let redis = Redis::start();
         let proxy = Proxy::start(&redis.socket());
-        push(&redis, "bulk", &["b1", "b2", "b3", "b4"]);
+        redis.push("bulk", &["b1", "b2", "b3", "b4"]);
         let mut queue = queue(&redis, Some(&proxy));
         queue.pop(NOTHING).unwrap();
         proxy.plan("EVALSHA", fate);
@@ -126,7 +122,7 @@ fn a_broken_connection_may_lose_a_job_but_no_job_comes_twice_and_none_is_counted
 #[test]
 fn an_unreachable_server_costs_no_figures() {
     let mut redis = Redis::start();
-    push(&redis, "bulk", &["b1", "b2"]);
+    redis.push("bulk", &["b1", "b2"]);
     let mut queue = queue(&redis, None);
     queue.pop(NOTHING).unwrap();
     queue.disconnect();
@@ -142,7 +138,7 @@ fn an_unreachable_server_costs_no_figures() {
 #[test]
 fn a_full_server_is_drained_and_figures_of_another_type_stop_no_job() {
     let redis = Redis::start();
-    push(&redis, "bulk", &["b1", "b2", "b3"]);
+    redis.push("bulk", &["b1", "b2", "b3"]);
     let _: () = redis.connect().set(Keys::new("bulk").stats, "x").unwrap();
     let mut set = cmd("CONFIG");
     let _: () = set
@@ -164,11 +160,11 @@ fn a_full_server_is_drained_and_figures_of_another_type_stop_no_job() {
 #[test]
 fn a_key_of_another_type_loses_no_job_of_the_others() {
     let redis = Redis::start();
-    push(&redis, "urgent", &["u1"]);
+    redis.push("urgent", &["u1"]);
     let _: () = redis.connect().set("bulk", "x").unwrap();
     let mut queue = queue(&redis, None);
     assert_eq!(payloads(&queue.pop(NOTHING).unwrap()), [&b"u1"[..]]);
     assert!(matches!(queue.pop(DONE), Err(QueueError::Refused(_))));
-    push(&redis, "urgent", &["u2"]);
+    redis.push("urgent", &["u2"]);
     assert_eq!(payloads(&queue.pop(DONE).unwrap()), [&b"u2"[..]]);
 }

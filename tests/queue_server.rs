@@ -95,7 +95,7 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     assert_eq!(reclaimed.given_back, 1);
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
-    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![1]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![1]));
     successor.open().unwrap();
     let held = successor.turn(done(0), &[1], 0).unwrap();
     successor.tail().give_back(held.extent(), 1).unwrap();
@@ -134,11 +134,14 @@ fn a_check_says_the_version_warns_of_eviction_and_changes_nothing() {
     );
 }
 
-/// What the watch says next, having asked if told so.
-fn next_event(watch: &mut Watch, ask: bool) -> Event {
-    if ask {
-        watch.ask().unwrap();
-    }
+/// Asks, and hears what the watch says next.
+fn answer(watch: &mut Watch) -> Event {
+    watch.ask().unwrap();
+    next_event(watch)
+}
+
+/// What the watch says next.
+fn next_event(watch: &mut Watch) -> Event {
     loop {
         if let Some(event) = watch.read().unwrap() {
             return event;
@@ -158,15 +161,15 @@ fn the_watch_is_told_once_when_the_key_changes_after_it_was_asked_for() {
     let mut watch = Watch::new(&redis.settings(KEY));
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(watch.deadline(), None);
-    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![0]));
     push(&redis, 0..2);
     push(&redis, 2..3);
-    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
-    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![3]));
+    assert_eq!(next_event(&mut watch), Event::Invalidated);
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![3]));
     assert_eq!(watch.deadline(), None);
     assert_eq!(watch.read(), Ok(None));
     let _: () = cmd("FLUSHALL").query(&mut redis.connect()).unwrap();
-    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    assert_eq!(next_event(&mut watch), Event::Invalidated);
 }
 
 #[test]
@@ -178,16 +181,16 @@ fn the_watch_is_told_of_every_key_and_answers_their_lengths_together() {
     };
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
-    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0, 0, 0]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![0, 0, 0]));
     for (key, lengths) in [("a", [1, 0, 0]), ("c", [1, 0, 1]), ("b", [1, 1, 1])] {
         let _: usize = redis.connect().rpush(key, "job").unwrap();
-        assert_eq!(next_event(&mut watch, false), Event::Invalidated, "{key}");
-        assert_eq!(next_event(&mut watch, true), Event::Lengths(lengths.into()));
+        assert_eq!(next_event(&mut watch), Event::Invalidated, "{key}");
+        assert_eq!(answer(&mut watch), Event::Lengths(lengths.into()));
     }
     watch.ask().unwrap();
     watch.ask().unwrap();
     for _ in 0..2 {
-        assert_eq!(next_event(&mut watch, false), Event::Lengths(vec![1, 1, 1]));
+        assert_eq!(next_event(&mut watch), Event::Lengths(vec![1, 1, 1]));
     }
     assert_eq!(watch.deadline(), None);
 }
@@ -205,8 +208,8 @@ fn a_change_between_two_answers_to_one_question_is_not_overlooked() {
     };
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
-    assert_eq!(next_event(&mut watch, true), Event::Invalidated);
-    assert_eq!(next_event(&mut watch, false), Event::Lengths(vec![0, 3]));
+    assert_eq!(answer(&mut watch), Event::Invalidated);
+    assert_eq!(next_event(&mut watch), Event::Lengths(vec![0, 3]));
 }
 
 #[test]
@@ -269,8 +272,8 @@ fn a_change_right_behind_an_answer_is_not_overlooked() {
         nix::poll::poll(&mut fds, 10_000u16).unwrap();
         push(&redis, job..job + 1);
         let length = Event::Lengths(vec![job as u64]);
-        assert_eq!(next_event(&mut watch, false), length);
-        assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+        assert_eq!(next_event(&mut watch), length);
+        assert_eq!(next_event(&mut watch), Event::Invalidated);
     }
 }
 
@@ -323,7 +326,7 @@ fn a_server_refusing_tracking_still_tells_the_length() {
         matches!(&tracking, Tracking::Refused(text) if text.contains("NOPERM")),
         "{tracking:?}"
     );
-    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![4]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![4]));
 }
 
 /// Answers each connection with these bytes, whatever it asks.

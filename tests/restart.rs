@@ -29,17 +29,6 @@ fn busy(redis: &Redis) -> Stark {
     stark
 }
 
-fn in_background(stark: &Stark, arguments: &[&str]) -> Child {
-    let mut program = stark.program();
-    program.args(arguments).stdin(Stdio::null());
-    program.spawn().expect("stark runs")
-}
-
-fn wait_for_draining(stark: &Stark) {
-    let state = || stark.info().get("state").cloned();
-    wait_for_value(LIMIT, "state", Some("draining".into()), state);
-}
-
 #[test]
 fn the_settings_of_now_are_in_force_when_it_returns() {
     let stark = Stark::start("[run]\nbuiltin = null\n[worker]\ncount = 1\n", "");
@@ -57,8 +46,8 @@ fn the_settings_of_now_are_in_force_when_it_returns() {
 fn the_job_in_hand_ends_and_the_next_one_is_the_new_daemons() {
     let redis = Redis::start();
     let stark = busy(&redis);
-    let mut restart = in_background(&stark, &["restart"]);
-    wait_for_draining(&stark);
+    let mut restart = stark.begin(&["restart"]);
+    stark.wait_for_draining();
     stark.cli(&["push", "b"]);
     assert_eq!(stark.read("begun"), "a", "who drains begins no other");
     stark.write("go", "");
@@ -134,8 +123,8 @@ fn of_two_restarts_at_once_one_is_told_of_the_other() {
     let redis = Redis::start();
     let stark = busy(&redis);
     let old = stark.pid();
-    let mut first = in_background(&stark, &["restart"]);
-    wait_for_draining(&stark);
+    let mut first = stark.begin(&["restart"]);
+    stark.wait_for_draining();
     let second = stark.cli(&["restart"]);
     assert_eq!(second.status, 75, "{second:?}");
     let named = format!("another restart is under way, pid {}", first.id());
@@ -150,9 +139,7 @@ fn of_two_restarts_at_once_one_is_told_of_the_other() {
 #[test]
 fn many_restarts_at_once_leave_one_daemon_that_is_ready() {
     let stark = Stark::start(NULL, "");
-    let mut all: Vec<Child> = (0..6)
-        .map(|_| in_background(&stark, &["restart"]))
-        .collect();
+    let mut all: Vec<Child> = (0..6).map(|_| stark.begin(&["restart"])).collect();
     for restart in &mut all {
         let status = restart.wait().expect("it is our child").code();
         assert!(matches!(status, Some(0 | 75)), "{status:?}");
@@ -170,8 +157,8 @@ fn many_restarts_at_once_leave_one_daemon_that_is_ready() {
 fn a_restart_that_was_killed_is_no_obstacle_to_the_next() {
     let redis = Redis::start();
     let stark = busy(&redis);
-    let mut first = in_background(&stark, &["restart"]);
-    wait_for_draining(&stark);
+    let mut first = stark.begin(&["restart"]);
+    stark.wait_for_draining();
     kill(first.id() as i32, Signal::SIGKILL);
     first.wait().expect("it is our child");
     stark.write("go", "");

@@ -35,12 +35,6 @@ function run($worker, $data) {
 }
 "#;
 
-fn push(redis: &Redis, payloads: &[&[u8]]) {
-    let mut command = redis::cmd("RPUSH");
-    command.arg("jobs").arg(payloads);
-    command.exec(&mut redis.connect()).expect("redis takes it");
-}
-
 fn start(redis: &Redis, script: &str) -> Stark {
     let run = "[run]\nscript_file = run.php\nmemory_limit = 128M\n";
     Stark::start(&format!("{run}{}", queue(redis, "jobs")), script)
@@ -52,7 +46,7 @@ fn failures(payloads: &[&str]) -> (Stark, u64) {
     let stark = start(&redis, SCRIPT);
     let worker = stark.worker_pids();
     for payload in payloads {
-        push(&redis, &[payload.as_bytes(), b"fine"]);
+        redis.push("jobs", &[payload, "fine"]);
     }
     let runs = 2 * payloads.len() as u64;
     stark.wait_for_figure("run_count", runs);
@@ -154,7 +148,7 @@ function run($worker, $data) {
     ];
     payloads
         .iter()
-        .for_each(|payload| push(&redis, &[payload.as_bytes()]));
+        .for_each(|payload| redis.push("jobs", &[payload]));
     stark.wait_for_figure("run_count", payloads.len() as u64);
     assert_eq!(stark.figure("run_failures"), 0);
     stark.wait_for_log("flood 19999");
@@ -210,7 +204,7 @@ fn payloads_arrive_byte_by_byte_whatever_they_hold() {
         b"the last",
     ];
     for payload in payloads {
-        push(&redis, &[payload]);
+        redis.push("jobs", &[payload]);
     }
     stark.wait_for_figure("run_count", payloads.len() as u64);
     let expected: Vec<String> = payloads
@@ -247,7 +241,7 @@ function run($worker, $data) {
         queue(&redis, "jobs")
     );
     let stark = Stark::start(&ini, script);
-    push(&redis, &[b"one", b"two"]);
+    redis.push("jobs", &["one", "two"]);
     stark.wait_for_figure("run_count", 2);
     let seen = |data: &str, count: u32| {
         format!(
@@ -268,7 +262,7 @@ fn a_script_that_breaks_while_the_daemon_runs_is_shown_and_tried_again() {
         "run.php",
         "<?php function run($worker, $data) {\n  return 1 +;\n}\n",
     );
-    push(&redis, &[b"exit"]);
+    redis.push("jobs", &["exit"]);
     let line = stark.wait_for_log("cannot start consumer");
     assert!(
         line.contains("syntax error") && line.contains("retry_ms="),
@@ -304,7 +298,7 @@ fn a_script_that_is_killed_while_it_loads_is_started_again_soon() {
     let stark = start(&redis, script);
     let worker = stark.worker_pids();
     stark.write("deadly", "");
-    push(&redis, &[b"leave", b"fine"]);
+    redis.push("jobs", &["leave", "fine"]);
     wait_for(LIMIT, "the next job", || stark.read("notes") == "fine\n");
     assert!(stark.path("died").exists());
     assert_eq!(stark.worker_pids(), worker, "the worker goes on");
@@ -329,7 +323,7 @@ function run($worker, $data) {
     let numbers: Vec<String> = (0..6000).map(|number| number.to_string()).collect();
     let payloads: Vec<&[u8]> = numbers.iter().map(|number| number.as_bytes()).collect();
     for some in payloads.chunks(1000) {
-        push(&redis, some);
+        redis.push("jobs", some);
     }
     let runs = || stark.read("notes").lines().count();
     wait_for(LIMIT, "some runs", || runs() > 500);

@@ -37,19 +37,6 @@ fn ini(redis: &Redis, main: &str, worker: &str) -> String {
     )
 }
 
-fn push(redis: &Redis, payloads: &[&str]) {
-    let mut command = redis::cmd("RPUSH");
-    command.arg("jobs").arg(payloads);
-    command.exec(&mut redis.connect()).expect("redis takes it");
-}
-
-/// What waits, in order.
-fn waiting(redis: &Redis) -> Vec<String> {
-    let mut command = redis::cmd("LRANGE");
-    let command = command.arg("jobs").arg(0).arg(-1);
-    command.query(&mut redis.connect()).expect("redis answers")
-}
-
 /// Reserved lists that exist, and their registry's members.
 fn reserved(redis: &Redis) -> Vec<String> {
     let mut connection = redis.connect();
@@ -59,7 +46,7 @@ fn reserved(redis: &Redis) -> Vec<String> {
 
 /// Starts the daemon with a slow job in hand and others that wait behind it.
 fn busy(redis: &Redis, main: &str) -> Stark {
-    push(redis, &["slow", "a", "b", "c", "d"]);
+    redis.push("jobs", &["slow", "a", "b", "c", "d"]);
     let stark = Stark::start(&ini(redis, main, "count = 1"), NOTES);
     wait_for(LIMIT, "the job begins", || {
         stark.read("notes") == "begin slow\n"
@@ -73,7 +60,7 @@ fn assert_gentle(redis: &Redis, stark: &Stark) {
     stark.write("go", "");
     stark.assert_nothing_left();
     assert_eq!(stark.read("notes"), "begin slow\nend slow\n");
-    assert_eq!(waiting(redis), ["a", "b", "c", "d"]);
+    assert_eq!(redis.list("jobs"), [b"a", b"b", b"c", b"d"]);
     assert_eq!(reserved(redis), [""; 0]);
     stark.wait_for_log("master exit status=0");
 }
@@ -137,7 +124,7 @@ fn the_next_start_goes_on_where_the_stop_ended() {
 #[test]
 fn a_job_that_takes_too_long_is_terminated_and_runs_again_after_the_next_start() {
     let redis = Redis::start();
-    push(&redis, &["stuck", "a", "b"]);
+    redis.push("jobs", &["stuck", "a", "b"]);
     let stark = Stark::start(&ini(&redis, "shutdown_timeout = 0.3", "count = 1"), STUCK);
     wait_for(LIMIT, "the job begins", || {
         stark.read("notes") == "begin stuck\n"
@@ -148,7 +135,7 @@ fn a_job_that_takes_too_long_is_terminated_and_runs_again_after_the_next_start()
         stark.log().contains("worker terminated"),
         "SIGTERM comes first"
     );
-    assert_eq!(waiting(&redis), ["stuck", "a", "b"]);
+    assert_eq!(redis.list("jobs"), [&b"stuck"[..], b"a", b"b"]);
     assert_eq!(reserved(&redis), [""; 0]);
 
     stark.write("go", "");
@@ -164,7 +151,7 @@ fn a_job_that_takes_too_long_is_terminated_and_runs_again_after_the_next_start()
 fn a_script_that_ignores_sigterm_is_killed_three_seconds_later() {
     let redis = Redis::start();
     let script = format!("<?php pcntl_signal(SIGTERM, SIG_IGN); ?>{STUCK}");
-    push(&redis, &["stuck", "a"]);
+    redis.push("jobs", &["stuck", "a"]);
     let stark = Stark::start(&ini(&redis, "shutdown_timeout = 0.2", "count = 1"), &script);
     wait_for(LIMIT, "the job begins", || {
         stark.read("notes") == "begin stuck\n"
@@ -178,7 +165,7 @@ fn a_script_that_ignores_sigterm_is_killed_three_seconds_later() {
         begin.elapsed()
     );
     assert!(stark.log().contains("reason=shutdown_timeout"));
-    assert_eq!(waiting(&redis), ["stuck", "a"]);
+    assert_eq!(redis.list("jobs"), [&b"stuck"[..], b"a"]);
 }
 
 #[test]
@@ -198,7 +185,7 @@ fn who_asks_twice_does_not_want_to_wait() {
     ];
     for stop in twice {
         let redis = Redis::start();
-        push(&redis, &["stuck", "a", "b"]);
+        redis.push("jobs", &["stuck", "a", "b"]);
         let stark = Stark::start(&ini(&redis, "shutdown_timeout = 60", "count = 1"), STUCK);
         wait_for(LIMIT, "the job begins", || {
             stark.read("notes") == "begin stuck\n"
@@ -272,7 +259,7 @@ function run($worker, $data) {
     file_put_contents('grandchild', $lines[0]);
 }"#;
     let redis = Redis::start();
-    push(&redis, &["job"]);
+    redis.push("jobs", &["job"]);
     let stark = Stark::start(&ini(&redis, "", "count = 1"), script);
     stark.wait_for_figure("run_count", 1);
     let grandchild: i32 = stark.read("grandchild").parse().expect("a pid");
@@ -289,7 +276,7 @@ function run($worker, $data) {
     while (!file_exists('orphans')) { usleep(1000); clearstatcache(); }
 }"#;
     let redis = Redis::start();
-    push(&redis, &["job"]);
+    redis.push("jobs", &["job"]);
     let stark = Stark::start(&ini(&redis, "", "count = 1"), script);
     stark.wait_for_figure("run_count", 1);
     let orphans = stark.read("orphans");
@@ -336,7 +323,7 @@ fn fifty_workers_start_work_and_stop_cleanly() {
     assert_eq!(stark.worker_pids().len(), 50);
     let notes = stark.path("notes");
     let job = format!("append {} x", notes.display());
-    push(&redis, &vec![job.as_str(); 500]);
+    redis.push("jobs", &vec![job.as_str(); 500]);
     stark.wait_for_figure("run_count", 500);
     assert_eq!(stark.read("notes").len(), 1000);
     assert_eq!(

@@ -4,10 +4,10 @@ mod support;
 
 use std::fs;
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use support::redis::Redis;
-use support::stark::{LIMIT, Stark, kill, queue, wait_for, wait_for_value};
+use support::stark::{LIMIT, Stark, kill, queue, wait_for};
 
 const NULL: &str = "[run]\nbuiltin = null\n";
 
@@ -27,17 +27,6 @@ fn busy(redis: &Redis) -> Stark {
     assert_eq!(stark.cli(&["push", "a"]).status, 0);
     wait_for(LIMIT, "the job begins", || stark.path("begun").exists());
     stark
-}
-
-fn in_background(stark: &Stark, command: &str) -> Child {
-    let mut program = stark.program();
-    program.arg(command).stdin(Stdio::null());
-    program.spawn().expect("stark runs")
-}
-
-fn wait_for_draining(stark: &Stark) {
-    let state = || stark.info().get("state").cloned();
-    wait_for_value(LIMIT, "state", Some("draining".into()), state);
 }
 
 /// The state in `/proc/PID/stat`; none when there is no such process.
@@ -76,10 +65,10 @@ fn when_stop_returns_the_process_has_ended_and_its_files_are_gone() {
 fn many_who_stop_it_at_once_are_as_one_and_the_job_in_hand_ends() {
     let redis = Redis::start();
     let stark = busy(&redis);
-    let mut all: Vec<Child> = (0..4).map(|_| in_background(&stark, "stop")).collect();
-    wait_for_draining(&stark);
+    let mut all: Vec<Child> = (0..4).map(|_| stark.begin(&["stop"])).collect();
+    stark.wait_for_draining();
     // A fifth comes late.
-    all.push(in_background(&stark, "stop"));
+    all.push(stark.begin(&["stop"]));
     stark.write("go", "");
     for stop in &mut all {
         assert!(stop.wait().expect("it is our child").success());
@@ -94,8 +83,8 @@ fn a_stop_after_a_shutdown_waits_and_does_not_hurry() {
     let redis = Redis::start();
     let stark = busy(&redis);
     assert_eq!(stark.cli(&["shutdown"]).stdout, "OK\n");
-    wait_for_draining(&stark);
-    let mut stop = in_background(&stark, "stop");
+    stark.wait_for_draining();
+    let mut stop = stark.begin(&["stop"]);
     let watches = || {
         let entries = fs::read_dir(format!("/proc/{}/fd", stop.id())).expect("it runs");
         let mut links = entries

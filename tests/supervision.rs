@@ -15,12 +15,6 @@ use support::stark::{
 
 const PROBE: &str = "[run]\nbuiltin = probe\n";
 
-fn push(redis: &Redis, payload: &str) {
-    let mut command = redis::cmd("RPUSH");
-    command.arg("jobs").arg(payload);
-    command.exec(&mut redis.connect()).expect("redis takes it");
-}
-
 /// A daemon whose consumer does what the payload says.
 fn probe(redis: &Redis, main: &str, worker: &str) -> Stark {
     let queue = queue(redis, "jobs");
@@ -156,12 +150,12 @@ fn usr1_reopens_the_log_in_every_process() {
     let redis = Redis::start();
     let ini = "[main]\nlog_file = the.log\n[run]\nbuiltin = echo\n";
     let stark = Stark::start(&format!("{ini}{}", queue(&redis, "jobs")), "");
-    push(&redis, "before");
+    redis.push("jobs", &["before"]);
     stark.wait_for_log("line=before");
     fs::rename(stark.path("the.log"), stark.path("the.old")).unwrap();
     kill(stark.pid(), Signal::SIGUSR1);
     stark.wait_for_log("log reopened");
-    push(&redis, "after");
+    redis.push("jobs", &["after"]);
     wait_for(LIMIT, "the worker's line", || {
         stark.read("the.log").contains("line=after")
     });
@@ -211,7 +205,7 @@ fn a_worker_is_recycled_after_so_many_runs() {
     let redis = Redis::start();
     let stark = probe(&redis, "", "count = 1\nmax_run_count = 10\njitter = 0%");
     let first = stark.worker_pids();
-    (0..25).for_each(|_| push(&redis, "sleep 0"));
+    (0..25).for_each(|_| redis.push("jobs", &["sleep 0"]));
     stark.wait_for_figure("run_count", 25);
     stark.wait_for_figure("workers_recycled", 2);
     assert!(
@@ -263,9 +257,12 @@ fn a_worker_over_its_memory_is_recycled_after_the_job_in_hand() {
     );
     let stark = Stark::start(&ini, "");
     let notes = stark.path("notes");
-    push(
-        &redis,
-        &format!("allocate 90; sleep 2000; append {} ended", notes.display()),
+    redis.push(
+        "jobs",
+        &[&format!(
+            "allocate 90; sleep 2000; append {} ended",
+            notes.display()
+        )],
     );
     let line = stark.wait_for_log("worker exited");
     assert!(line.contains("status=0 reason=memory"), "{line}");
@@ -283,9 +280,12 @@ fn a_worker_far_over_its_memory_is_killed_and_the_job_in_hand_is_back() {
     );
     let stark = Stark::start(&ini, "");
     let marker = stark.path("marker");
-    push(
-        &redis,
-        &format!("append {} x; allocate 100; sleep 60000", marker.display()),
+    redis.push(
+        "jobs",
+        &[&format!(
+            "append {} x; allocate 100; sleep 60000",
+            marker.display()
+        )],
     );
     let line = stark.wait_for_log("worker killed");
     assert!(
@@ -308,7 +308,7 @@ fn a_script_that_leaks_counts_as_its_workers_memory() {
         queue(&redis, "jobs")
     );
     let stark = Stark::start(&ini, script);
-    push(&redis, "x");
+    redis.push("jobs", &["x"]);
     let line = stark.wait_for_log("worker exited");
     assert!(line.contains("reason=memory"), "{line}");
     stark.wait_for_figure("run_count", 1);
@@ -321,7 +321,7 @@ fn a_worker_that_keeps_crashing_is_started_ever_later_and_never_given_up() {
     let redis = Redis::start();
     let ini = format!("[run]\nscript_file = run.php\n{}", queue(&redis, "jobs"));
     let stark = Stark::start(&ini, script);
-    push(&redis, "x");
+    redis.push("jobs", &["x"]);
     wait_for(LIMIT, "five crashes", || {
         stark.figure("workers_crashed") >= 5
     });
@@ -359,7 +359,7 @@ fn a_fork_that_is_refused_is_tried_again_ever_later_until_it_succeeds() {
     wait_for(LIMIT, "a successor", || stark.worker_pids().len() == 3);
     let after = stark.worker_pids();
     assert_eq!((after[0], after[2]), (before[0], before[2]));
-    push(&redis, "sleep 0");
+    redis.push("jobs", &["sleep 0"]);
     stark.wait_for_figure("run_count", 1);
     stark.stop();
 }
@@ -370,7 +370,7 @@ fn a_worker_killed_at_work_takes_its_script_and_what_that_has_started_along() {
     let redis = Redis::start();
     let ini = format!("[run]\nscript_file = run.php\n{}", queue(&redis, "jobs"));
     let stark = Stark::start(&ini, script);
-    push(&redis, "x");
+    redis.push("jobs", &["x"]);
     wait_for(LIMIT, "a grandchild", || {
         !stark.read("grandchild").is_empty()
     });
@@ -398,7 +398,7 @@ fn titles_tell_who_is_who_and_what_he_does() {
         "stark: mail worker 1 [idle]",
     ];
     assert_eq!(titles, idle);
-    push(&redis, "sleep 600000");
+    redis.push("jobs", &["sleep 600000"]);
     wait_for(LIMIT, "a busy one", || {
         stark
             .worker_pids()

@@ -178,21 +178,21 @@ impl Desk<'_> {
     }
 
     fn kill(&mut self, asking: &Session, filter: &Filter) -> Result<Answer, String> {
-        let (others, is_suicide) = self.kill_fitting(asking, filter)?;
-        let killed = others + usize::from(is_suicide);
-        Ok(answer_of_kill(is_suicide, Reply::Integer(killed as i64)))
+        let killed = self.kill_fitting(asking, filter)?;
+        let count = killed.others + usize::from(killed.is_asking);
+        Ok(killed.answer(Reply::Integer(count as i64)))
     }
 
     fn kill_address(&mut self, asking: &Session, filter: &Filter) -> Result<Answer, String> {
-        match self.kill_fitting(asking, filter)? {
-            (0, false) => Err("ERR No such client".into()),
-            (_, is_suicide) => Ok(answer_of_kill(is_suicide, Reply::OK)),
+        let killed = self.kill_fitting(asking, filter)?;
+        match killed.is_asking || killed.others > 0 {
+            true => Ok(killed.answer(Reply::OK)),
+            false => Err("ERR No such client".into()),
         }
     }
 
-    /// How many others were killed, and whether the client that asks means itself, too. The read-only user may close only
-    /// the connection he is on.
-    fn kill_fitting(&mut self, asking: &Session, filter: &Filter) -> Result<(usize, bool), String> {
+    /// The read-only user may close only the connection he is on.
+    fn kill_fitting(&mut self, asking: &Session, filter: &Filter) -> Result<Killed, String> {
         let others = self.others.iter_mut().flatten();
         let doomed: Vec<&mut Box<Client>> = others
             .filter(|client| !client.is_killed() && filter.fits(&client.session, asking.id))
@@ -200,17 +200,30 @@ impl Desk<'_> {
         if !doomed.is_empty() && asking.standing != Standing::Known(Role::Full) {
             return Err(no_permission("client|kill"));
         }
-        let count = doomed.len();
+        let others = doomed.len();
         doomed.into_iter().for_each(|client| client.kill());
-        Ok((count, filter.fits(asking, asking.id)))
+        Ok(Killed {
+            others,
+            is_asking: filter.fits(asking, asking.id),
+        })
     }
 }
 
-/// Who closed its own connection gets the answer first.
-fn answer_of_kill(is_suicide: bool, reply: Reply) -> Answer {
-    match is_suicide {
-        true => Answer::Farewell(reply),
-        false => Answer::Reply(reply),
+/// Whom a `CLIENT KILL` meant.
+struct Killed {
+    /// Clients that are gone now.
+    others: usize,
+    /// The one that asks is meant, too.
+    is_asking: bool,
+}
+
+impl Killed {
+    /// Who closes its own connection gets the answer first.
+    fn answer(&self, reply: Reply) -> Answer {
+        match self.is_asking {
+            true => Answer::Farewell(reply),
+            false => Answer::Reply(reply),
+        }
     }
 }
 

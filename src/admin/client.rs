@@ -118,11 +118,14 @@ impl Client {
         })
     }
 
-    /// The poll reported the socket.
-    pub fn wake(&mut self, is_readable: bool) {
-        if is_readable {
-            self.progress = Progress::Readable;
-        } else if self.progress == Progress::Waiting {
+    /// The poll says that there may be something to read.
+    pub fn readable(&mut self) {
+        self.progress = Progress::Readable;
+    }
+
+    /// The poll says that there may be room to send.
+    pub fn writable(&mut self) {
+        if self.progress == Progress::Waiting {
             self.progress = Progress::Pending;
         }
     }

@@ -128,7 +128,8 @@ impl Listener {
     /// Out of descriptors or memory, most likely: said once, tried again after a pause.
     fn failed(&mut self, error: &io::Error, now: Instant) {
         if self.failed == 0 {
-            log::warn!("admin cannot accept addr={} err={error}", self.address);
+            let err = error.to_string();
+            log::warn!("admin cannot accept addr={} err={err:?}", self.address);
         }
         self.failed += 1;
         self.acceptor.failed(now);

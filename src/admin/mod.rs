@@ -1,4 +1,4 @@
-//! The admin port: a listener and its clients on the master's poll. It never blocks and never acts: it answers what it
+//! The admin port: its listeners and their clients on the master's poll. It never blocks and never acts: it answers what it
 //! can from its own tables and the master's [`Snapshot`], and hands orders to the master.
 //!
 //! The master's loop gives it every event ([`Admin::collect`]), then one turn ([`Admin::turn`]), and lets
@@ -147,7 +147,10 @@ impl Admin {
             Some(place) => {
                 if let Some(client) = &mut self.clients[place] {
                     // An error is met, and named, by reading.
-                    client.wake(event.is_readable() || event.is_read_closed() || event.is_error());
+                    match event.is_readable() || event.is_read_closed() || event.is_error() {
+                        true => client.readable(),
+                        false => client.writable(),
+                    }
                 }
             }
         }
@@ -271,7 +274,7 @@ impl Admin {
                 self.figures.connected += 1;
                 self.figures.connections_received += 1;
             }
-            Err(error) => log::debug!("client lost addr={addr} err={error}"),
+            Err(error) => log::debug!("client lost addr={addr} err={:?}", error.to_string()),
         }
     }
 
@@ -297,7 +300,8 @@ impl Admin {
     fn remove(&mut self, place: usize, registry: &Registry, why: &Gone) {
         if let Some(mut client) = self.clients[place].take() {
             let Session { id, ends, .. } = &client.session;
-            log::debug!("client gone addr={} id={id} reason=\"{why}\"", ends.remote);
+            let why = why.to_string();
+            log::debug!("client gone addr={} id={id} reason={why:?}", ends.remote);
             client.deregister(registry);
             self.figures.connected -= 1;
             for listener in &mut self.listeners {

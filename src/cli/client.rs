@@ -4,19 +4,13 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, setsockopt, socket,
-    sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::config::Secret;
 use crate::resp::{self, DecodeError, Reply, ReplyDecoder};
+use crate::sys::unix;
 
 /// The largest reply that is read: `INFO` with the most workers has less than 1 MiB.
 const MAX_REPLY_BYTES: usize = 16 * 1024 * 1024;
@@ -96,7 +90,7 @@ impl Client {
         let endpoint = endpoint.clone();
         let stream = match &endpoint {
             Endpoint::Tcp(host, port) => connect_any(host, *port, timeout).map(Stream::Tcp),
-            Endpoint::Unix(path) => connect_unix(path, timeout).map(Stream::Unix),
+            Endpoint::Unix(path) => unix::connect(path, timeout).map(Stream::Unix),
         };
         match stream {
             Ok(stream) => Ok(Self {
@@ -230,24 +224,6 @@ fn connect(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         true => Err(ErrorKind::ConnectionRefused.into()),
         false => Ok(stream),
     }
-}
-
-/// connect(2) on a Unix socket waits while the backlog is full, for as long as the socket's send timeout allows.
-fn connect_unix(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
-    let fd = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let microseconds = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
-    setsockopt(
-        &fd,
-        sockopt::SendTimeout,
-        &TimeVal::microseconds(microseconds),
-    )?;
-    connect_socket(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(fd.into())
 }
 
 /// The cause in plain words, without the number of the error. A timed out read is `WouldBlock` to the system.

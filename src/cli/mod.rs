@@ -163,7 +163,8 @@ fn run(arguments: &Arguments, format: Format) -> Result<Answer, Failure> {
             print(format_args!("{}", config::to_ini(&config)))?;
             Ok(Answer::silent(0))
         }
-        None => start::start(config, arguments.foreground),
+        None if arguments.foreground => start::in_foreground(config),
+        None => start::in_background(&config),
         Some(Command::Info { sections }) => operate::info(&config, sections),
         Some(Command::Ping) => operate::ping(&config),
         Some(Command::Status) => status::status(&config),

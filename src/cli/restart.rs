@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::daemon::background::Side;
 use crate::daemon::pidfile::{self, Pidfile};
 use crate::daemon::{self, Failure, Files, status};
+use crate::sys::process::Stat;
 
 /// Stops the daemon if it runs, and starts it.
 pub fn restart(config: &Config) -> Result<Answer, Failure> {
@@ -24,7 +25,7 @@ pub fn restart(config: &Config) -> Result<Answer, Failure> {
     // The daemon's side of the fork closes what it inherits: nothing there may close this a second time.
     let turn = ManuallyDrop::new(take_turn(config)?);
     let stopped = old.map_or(Ok(()), |pid| stop::stop_process(config, pid));
-    let started = match stopped.and_then(|()| start::in_background()) {
+    let started = match stopped.and_then(|()| start::fork()) {
         Ok(Side::Daemon(readiness)) => return start::daemon(config, readiness),
         Ok(Side::Command(answer)) => answer.wait(),
         Err(err) => Err(err),
@@ -58,21 +59,17 @@ fn refuse_in_foreground(pid: i32) -> Result<(), Failure> {
 
 /// Going into the background means a session whose leader has ended, and whose number the kernel gives to nobody else.
 fn is_in_foreground(pid: i32) -> bool {
-    let session = stat_fields(pid).and_then(|fields| fields.get(3)?.parse().ok());
-    match session {
+    match session(pid) {
         // A leader outside of this container has no number here.
         Some(0) => true,
-        Some(leader) => stat_fields(leader).is_some_and(|fields| fields[0] != "Z"),
+        // A zombie has ended.
+        Some(leader) => Stat::of(leader).is_some_and(|stat| stat.field(3) != Some('Z')),
         None => false,
     }
 }
 
-/// What follows the name in /proc/PID/stat: state, parent, group, session, ...
-fn stat_fields(pid: i32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold spaces and parentheses.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    Some(fields.split(' ').map(String::from).collect())
+fn session(pid: i32) -> Option<i32> {
+    Stat::of(pid)?.field(6)
 }
 
 /// The service of systemd that a process belongs to.
@@ -115,9 +112,8 @@ mod tests {
 
     #[test]
     fn the_session_leader_is_in_the_foreground_and_a_process_without_end_is_not() {
-        let session = stat_fields(std::process::id() as i32).unwrap()[3].clone();
-        let leader: i32 = session.parse().unwrap();
-        if leader != 0 && stat_fields(leader).is_some() {
+        let leader = session(std::process::id() as i32).unwrap();
+        if leader != 0 && Stat::of(leader).is_some() {
             assert!(is_in_foreground(leader));
         }
         assert!(!is_in_foreground(i32::MAX));

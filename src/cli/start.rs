@@ -2,32 +2,34 @@
 
 use super::answer::{Answer, warn};
 use crate::config::{Config, LogTarget};
-use crate::daemon::background::{self, Readiness, Side};
+use crate::daemon::background::{self, Ground, Readiness, Side};
 use crate::daemon::{self, Failure, status};
 use crate::master;
 use crate::queue::{self, QueueError};
 
-/// Starts the daemon; returns its exit status, or that of the starting command.
-pub fn start(mut config: Config, is_foreground: bool) -> Result<Answer, Failure> {
-    if is_foreground {
-        if matches!(config.main.log, LogTarget::Daily { .. }) {
-            config.main.log = LogTarget::Stderr;
-        }
-        warn_of_queues(&config);
-        return run(&config, true, Readiness::foreground()).map(Answer::silent);
+/// Runs the daemon; returns its exit status.
+pub fn in_foreground(mut config: Config) -> Result<Answer, Failure> {
+    if matches!(config.main.log, LogTarget::Daily { .. }) {
+        config.main.log = LogTarget::Stderr;
     }
-    match in_background()? {
+    warn_of_queues(&config);
+    run(&config, Ground::Foreground, Readiness::foreground()).map(Answer::silent)
+}
+
+/// Starts the daemon; returns on both sides, in the starting command when the daemon is ready.
+pub fn in_background(config: &Config) -> Result<Answer, Failure> {
+    match fork()? {
         Side::Command(answer) => {
             // Meanwhile the daemon starts.
-            warn_of_queues(&config);
+            warn_of_queues(config);
             answer.wait().map(|()| Answer::silent(0))
         }
-        Side::Daemon(readiness) => daemon(&config, readiness),
+        Side::Daemon(readiness) => daemon(config, readiness),
     }
 }
 
 /// Forks the daemon; returns on both sides.
-pub fn in_background() -> Result<Side, Failure> {
+pub fn fork() -> Result<Side, Failure> {
     background::daemonize().map_err(|err| {
         Failure::new(
             status::FAILED,
@@ -38,13 +40,13 @@ pub fn in_background() -> Result<Side, Failure> {
 
 /// The daemon's side: its whole life.
 pub fn daemon(config: &Config, readiness: Readiness) -> Result<Answer, Failure> {
-    run(config, false, readiness).map(Answer::silent)
+    run(config, Ground::Background, readiness).map(Answer::silent)
 }
 
-fn run(config: &Config, is_foreground: bool, mut readiness: Readiness) -> Result<u8, Failure> {
+fn run(config: &Config, ground: Ground, mut readiness: Readiness) -> Result<u8, Failure> {
     let prepared = daemon::prepare(&config.main);
     let outcome =
-        prepared.and_then(|prepared| master::run(config, prepared, is_foreground, &mut readiness));
+        prepared.and_then(|prepared| master::run(config, prepared, ground, &mut readiness));
     match outcome {
         // The starting command prints it; this process has no stderr.
         Err(failure) if readiness.failed(&failure) => Ok(failure.status),

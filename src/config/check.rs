@@ -17,6 +17,20 @@ pub const MAX_WORKERS: usize = 4096;
 /// Values are cut here in mistakes, in characters.
 const MAX_SHOWN: usize = 60;
 
+/// The mistakes so far, and what values are relative to.
+pub struct Check<'a> {
+    /// The ini's directory, absolute.
+    pub directory: &'a Path,
+    /// The file as a whole, for what is wrong with no single line.
+    pub file: Place,
+    /// What the settings are read in.
+    pub here: &'a Surroundings,
+    /// What is wrong.
+    pub mistakes: &'a mut Mistakes,
+    /// What deserves a word.
+    pub warnings: &'a mut Vec<String>,
+}
+
 impl<'a> Check<'a> {
     /// For the settings in `file`, an absolute path that mistakes show as `shown`.
     pub fn new(
@@ -46,20 +60,6 @@ impl<'a> Check<'a> {
         self.unixsocket(&raw.main, &config);
         config
     }
-}
-
-/// The mistakes so far, and what values are relative to.
-pub struct Check<'a> {
-    /// The ini's directory, absolute.
-    pub directory: &'a Path,
-    /// The file as a whole, for what is wrong with no single line.
-    pub file: Place,
-    /// What the settings are read in.
-    pub here: &'a Surroundings,
-    /// What is wrong.
-    pub mistakes: &'a mut Mistakes,
-    /// What deserves a word.
-    pub warnings: &'a mut Vec<String>,
 }
 
 /// The text of a setting; an empty one counts as not given.

@@ -25,10 +25,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::check::Check;
+pub use self::check::MAX_WORKERS;
 use self::layers::Layers;
 pub use self::mistakes::Mistakes;
 use self::mistakes::Place;
+pub use self::pools::{MAX_KEYS, MAX_POOLS};
 pub use self::print::to_ini;
+use crate::sys::affinity;
 
 /// An ini file longer than this, in bytes, is none.
 const MAX_FILE: u64 = 1 << 20;
@@ -61,11 +64,10 @@ impl Surroundings {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
         Self {
             environment: std::env::vars_os().filter_map(text).collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            cores: cores.into_iter().map(|core| core.id).collect(),
+            cores: affinity::usable_cores(),
             // The standard library asks for the affinity mask and the quotas of cgroup v1 and v2.
             parallelism: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         }

@@ -10,10 +10,10 @@ use super::sections::Declared;
 use super::{Pool, Program};
 
 /// Most pools of a daemon.
-const MAX_POOLS: usize = 256;
+pub const MAX_POOLS: usize = 256;
 
 /// Most keys of all pools; each costs the keeper a question and each worker a list.
-const MAX_KEYS: usize = 1024;
+pub const MAX_KEYS: usize = 1024;
 
 impl Check<'_> {
     /// The default pool, if the sections without a name say what it runs, then the others in the file's order.

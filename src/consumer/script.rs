@@ -1,6 +1,6 @@
 //! A script kept warm beside the worker: started with the host of its language, fed with runs over the script
 //! protocol, and ended with its whole process group. Whether a dead one is started again, and when, is the worker's
-//! affair; so are time limits, for which it has the [`Script::pid`].
+//! affair; so are time limits.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

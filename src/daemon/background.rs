@@ -11,6 +11,15 @@ use super::{Failure, status};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Forked};
 
+/// Where a daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// As a child of whoever started it, who waits for it.
+    Foreground,
+    /// In a session of its own.
+    Background,
+}
+
 /// Which side of the daemonizing this is.
 pub enum Side {
     /// The starting command, which waits for the daemon's answer.

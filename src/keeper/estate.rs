@@ -90,9 +90,10 @@ impl<'a> Estate<'a> {
             Ok(false) => return Ok(false),
             Err(err) => {
                 log::error!(
-                    "cannot lock slot pool={} slot={} err={err}",
+                    "cannot lock slot pool={} slot={} err={:?}",
                     list.pool,
-                    list.slot
+                    list.slot,
+                    err.to_string()
                 );
                 return Ok(false);
             }

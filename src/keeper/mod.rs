@@ -92,7 +92,7 @@ pub fn live(birth: Birth<'_>) -> i32 {
     let orders = match control.start() {
         Ok(orders) => orders,
         Err(err) => {
-            log::error!("cannot start keeper: {err}");
+            log::error!("cannot start keeper err={:?}", err.to_string());
             return STATUS_CANNOT_START;
         }
     };

@@ -57,8 +57,9 @@ impl Master<'_> {
         let registry = self.poll.registry();
         if let Err(err) = self.seats[slot].connect(generation, end, registry, channel_token(slot)) {
             log::error!(
-                "cannot watch channel{} gen={generation} err={err}",
-                self.name(slot).place
+                "cannot watch channel{} gen={generation} err={:?}",
+                self.name(slot).place,
+                err.to_string()
             );
         }
     }

@@ -9,9 +9,10 @@ use mio::{Events, Token};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 
+use super::Master;
+use super::figures::totals;
 use super::seat::Occupant;
 use super::signals::Wish;
-use super::{Master, totals};
 use crate::keeper;
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Event, Exit, Order};

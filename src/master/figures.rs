@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::seat::{Occupant, Seat};
-use super::totals;
 use crate::admin::snapshot::{self, Snapshot};
 use crate::config::Config;
 use crate::daemon::{Prepared, VERSION};
-use crate::scoreboard::{Counts, RunTimes, Scoreboard, State};
+use crate::scoreboard::{Counts, RunTimes, Scoreboard, State, Totals};
 use crate::supervisor::{Phase, SlotState, SlotView, Supervisor};
 use crate::sys::{clock, memory};
 
@@ -117,6 +116,19 @@ impl Figures {
             0.0
         }
     }
+}
+
+/// Totals of all slots that live, over all their generations.
+pub(super) fn totals(seats: &[Seat], board: &Scoreboard) -> Totals {
+    let mut sum = Totals::default();
+    for record in seats.iter().filter_map(|seat| seat.record(board)) {
+        let totals = record.totals();
+        sum.runs += totals.runs;
+        sum.failures += totals.failures;
+        sum.run_time += totals.run_time;
+        sum.reclaimed += totals.reclaimed;
+    }
+    sum
 }
 
 fn run_times(seats: &[Seat], board: &Scoreboard) -> RunTimes {

@@ -74,7 +74,7 @@ impl Logger {
         self.forked_at = now;
         match self.fork() {
             Ok(pid) => self.pid = Some(pid),
-            Err(err) => log::error!("cannot fork logger err={err}"),
+            Err(err) => log::error!("cannot fork logger err={:?}", err.to_string()),
         }
     }
 

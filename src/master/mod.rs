@@ -13,10 +13,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 
 use crate::admin::{self, Admin};
-use crate::config::{Config, Pool};
-use crate::daemon::background::Readiness;
+use crate::config::{self, Config, Pool};
+use crate::daemon::background::{Ground, Readiness};
 use crate::daemon::{Failure, Prepared, logging, status};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{self, Scoreboard};
 use crate::supervisor::{Action, Event, Fact, KillReason, Policy, Role, SlotPolicy, Supervisor};
 use crate::sys::{descriptors, process, title};
 
@@ -47,6 +47,13 @@ const DESCRIPTORS_PER_SEAT: usize = 2;
 /// Its bells.
 const DESCRIPTORS_PER_POOL: usize = 2;
 
+/// What settings may ask for has room on the scoreboard.
+const _: () = assert!(
+    config::MAX_WORKERS <= scoreboard::RECORDS
+        && config::MAX_POOLS <= scoreboard::MAX_POOLS
+        && config::MAX_KEYS <= scoreboard::MAX_QUEUES
+);
+
 /// From the fork of a keeper to its first word; it waits for nobody before that.
 const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,15 +64,17 @@ const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn run(
     config: &Config,
     prepared: Prepared,
-    is_foreground: bool,
+    ground: Ground,
     readiness: &mut Readiness,
 ) -> Result<u8, Failure> {
-    std::panic::set_hook(Box::new(|panic| log::error!("panicked: {panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("panicked err={:?}", panic.to_string())
+    }));
     logging::set_role("master");
     title::set(&format!("stark: {} master", config.main.name));
     // Whoever started us by exec may have had children of its own.
     let mut not_ours = process::children();
-    let mut master = match Master::new(config, &prepared, is_foreground) {
+    let mut master = match Master::new(config, &prepared, ground) {
         Ok(master) => master,
         Err(err) => {
             prepared.leave();
@@ -109,7 +118,8 @@ fn end_orphans(not_ours: &[i32]) {
                     process::wait(pid);
                 }
                 Err(err) => {
-                    log::warn!("cannot kill what a script left running pid={pid} err={err}")
+                    let err = err.to_string();
+                    log::warn!("cannot kill what a script left running pid={pid} err={err:?}");
                 }
             }
         }
@@ -144,7 +154,7 @@ struct Bells {
 }
 
 impl<'a> Master<'a> {
-    fn new(config: &'a Config, prepared: &'a Prepared, is_foreground: bool) -> io::Result<Self> {
+    fn new(config: &'a Config, prepared: &'a Prepared, ground: Ground) -> io::Result<Self> {
         process::become_subreaper();
         let path = prepared.files.board();
         let board = Scoreboard::open(&path).map_err(|err| about(&path, &err))?;
@@ -166,7 +176,7 @@ impl<'a> Master<'a> {
             seed: prepared.nonce,
         };
         let poll = Poll::new()?;
-        let signals = MasterSignals::install(poll.registry(), SIGNALS, is_foreground)?;
+        let signals = MasterSignals::install(poll.registry(), SIGNALS, ground)?;
         let first_token = SIGNALS.0 + 1 + TOKENS_PER_SEAT * seats.len();
         let descriptor_limit = descriptors::limit();
         let max_clients = room_for_clients(config, &seats);
@@ -253,7 +263,7 @@ impl<'a> Master<'a> {
         match self.poll.poll(happened, timeout) {
             Ok(()) => {}
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => log::error!("cannot wait for events: {err}"),
+            Err(err) => log::error!("cannot wait for events err={:?}", err.to_string()),
         }
     }
 
@@ -312,20 +322,7 @@ impl<'a> Master<'a> {
                 );
                 self.signal(pid, Signal::SIGTERM);
             }
-            // Its number may be another process's by now.
-            Action::Kill {
-                slot,
-                pid,
-                why: KillReason::Holder { .. },
-            } if !self.is_holder(slot, pid) => {}
-            Action::Kill { slot, pid, why } => {
-                report::report_kill(&self.name(slot), pid, why);
-                if matches!(why, KillReason::Memory { .. }) {
-                    self.seats[slot].kill_descent_of_script(&self.board);
-                }
-                self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
-                self.signal(pid, Signal::SIGKILL);
-            }
+            Action::Kill { slot, pid, why } => self.kill(slot, pid, why),
             Action::AllReady => {
                 readiness.ready();
                 let workers = self
@@ -341,24 +338,43 @@ impl<'a> Master<'a> {
                     .report_rest(Instant::now(), |slot| name(config, &seats[slot]));
                 return Some(status);
             }
-            Action::Report(fact) => {
-                if let Fact::StartRefused { slot, message } = &fact {
-                    self.refusal = Some(format!(
-                        "cannot start worker{}: {message}",
-                        self.name(*slot).place
-                    ));
-                }
-                let (config, seats) = (self.config, &self.seats);
-                self.reporter
-                    .report(&fact, Instant::now(), |slot| name(config, &seats[slot]));
-            }
+            Action::Report(fact) => self.report(&fact),
         }
         None
     }
 
+    fn kill(&self, slot: usize, pid: i32, why: KillReason) {
+        match why {
+            // The holder's number may be another process's by now.
+            KillReason::Holder { .. } if !self.is_holder(slot, pid) => return,
+            KillReason::Memory { .. } => self.seats[slot].kill_descent_of_script(&self.board),
+            KillReason::Holder { .. }
+            | KillReason::StartTimeout { .. }
+            | KillReason::Heartbeat { .. }
+            | KillReason::ShutdownTimeout { .. }
+            | KillReason::ShutdownNow => {}
+        }
+        report::report_kill(&self.name(slot), pid, why);
+        self.seats[slot].signal_script(&self.board, Signal::SIGKILL);
+        self.signal(pid, Signal::SIGKILL);
+    }
+
+    fn report(&mut self, fact: &Fact) {
+        if let Fact::StartRefused { slot, message } = fact {
+            self.refusal = Some(format!(
+                "cannot start worker{}: {message}",
+                self.name(*slot).place
+            ));
+        }
+        let (config, seats) = (self.config, &self.seats);
+        self.reporter
+            .report(fact, Instant::now(), |slot| name(config, &seats[slot]));
+    }
+
     fn signal(&self, pid: i32, signal: Signal) {
         if let Err(err) = process::signal(pid, signal) {
-            log::error!("cannot send {signal} pid={pid} err={err}");
+            let err = err.to_string();
+            log::error!("cannot send {signal} pid={pid} err={err:?}");
         }
     }
 
@@ -465,22 +481,6 @@ fn slot_policy(config: &Config, seat: &Seat, board: &Scoreboard) -> SlotPolicy {
             last_generation: 0,
         },
     }
-}
-
-/// Totals of all slots that live, over all their generations.
-fn totals(seats: &[Seat], board: &Scoreboard) -> crate::scoreboard::Totals {
-    let mut sum = crate::scoreboard::Totals::default();
-    for totals in seats
-        .iter()
-        .filter_map(|seat| seat.record(board))
-        .map(|record| record.totals())
-    {
-        sum.runs += totals.runs;
-        sum.failures += totals.failures;
-        sum.run_time += totals.run_time;
-        sum.reclaimed += totals.reclaimed;
-    }
-    sum
 }
 
 /// An error that names its file.

@@ -100,7 +100,8 @@ impl Seat {
             match end.receive() {
                 Received::Message(message) => into.push((*generation, message)),
                 Received::Garbage(err) => {
-                    log::error!("cannot read message of a worker gen={generation}: {err}")
+                    let err = err.to_string();
+                    log::error!("cannot read message of a worker gen={generation} err={err:?}");
                 }
                 // The end of a process is told by its exit.
                 Received::Empty | Received::Closed => return false,

@@ -6,6 +6,8 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
+use crate::daemon::background::Ground;
+
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
@@ -32,17 +34,16 @@ impl MasterSignals {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn install(registry: &Registry, token: Token, is_foreground: bool) -> io::Result<Self> {
+    pub fn install(registry: &Registry, token: Token, ground: Ground) -> io::Result<Self> {
         let all = [
             SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU,
         ];
         let mut signals = Signals::new(all)?;
         registry.register(&mut signals, token, Interest::READABLE)?;
         // A terminal that goes away sends HUP to what runs in it.
-        let hangup = if is_foreground && io::stdin().is_terminal() {
-            Wish::Stop
-        } else {
-            Wish::Reload
+        let hangup = match ground {
+            Ground::Foreground if io::stdin().is_terminal() => Wish::Stop,
+            Ground::Foreground | Ground::Background => Wish::Reload,
         };
         Ok(Self { signals, hangup })
     }

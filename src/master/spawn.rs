@@ -1,4 +1,4 @@
-//! Forking a worker or the keeper: what the child gives up and takes on before it is one.
+//! Forking a worker, the keeper or the logger: what the child gives up and takes on before it is one.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -15,7 +15,7 @@ pub const STATUS_PANIC: i32 = 70;
 
 /// What a child is before it knows its work.
 pub struct Newborn<'a> {
-    /// In log lines: `worker`, `keeper`.
+    /// In log lines: `worker`, `keeper`, `logger`.
     pub role: &'a str,
     /// Shown by `ps`.
     pub title: &'a str,

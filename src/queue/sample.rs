@@ -1,4 +1,4 @@
-//! How many jobs lie where: the figures of `INFO` and `QUEUES`. A few round trips, whatever the number of workers.
+//! How many jobs lie where: the figures of `INFO`. A few round trips, whatever the number of workers.
 
 use redis::{Cmd, Value, cmd};
 

@@ -4,19 +4,15 @@
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, setsockopt, socket,
-    sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt};
 
 use crate::config::Address;
+use crate::sys::unix;
 
 /// What moves may move on: so many bytes earn one more second. A stalled server earns none.
 const SLOWEST_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
@@ -172,20 +168,8 @@ fn configure_tcp(stream: TcpStream) -> io::Result<OwnedFd> {
     Ok(stream.into())
 }
 
-/// connect(2) on a Unix socket waits while the backlog is full, for as long as the socket's send timeout allows.
 fn connect_unix(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
-    let fd = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let micros = i64::try_from(timeout.as_micros())
-        .unwrap_or(i64::MAX)
-        .max(1);
-    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::microseconds(micros))?;
-    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let stream = UnixStream::from(fd);
+    let stream = unix::connect(path, timeout)?;
     stream.set_nonblocking(true)?;
     Ok(stream.into())
 }

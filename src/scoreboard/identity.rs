@@ -30,6 +30,7 @@ impl Identity {
     pub fn is_alive(self) -> bool {
         self.pid > 0 && process::start_time(self.pid) == Some(self.start_time)
     }
+
     /// Kills the process with its group, and waits until it is dead.
     pub fn end_group(self) {
         // Watched first: the descriptor then speaks of this process and of no later one.

@@ -24,7 +24,7 @@ mod run_times;
 
 pub use identity::Identity;
 pub use page::{Noted, Page};
-pub use pools::{Counts, QueueSample};
+pub use pools::{Counts, MAX_POOLS, MAX_QUEUES, QueueSample};
 pub use record::{NO_SCRIPT, Record, State, Totals};
 pub use run_times::RunTimes;
 
@@ -231,7 +231,7 @@ mod tests {
         assert_ne!(first, other);
         board
             .record(first)
-            .count_run(std::time::Duration::from_micros(5), true);
+            .count_run(std::time::Duration::from_micros(5), progress::Mark::Failed);
         let again = Scoreboard::open(&dir.path().join("t.board")).unwrap();
         assert_eq!(again.claim("mail", 3, &none).unwrap(), first);
         assert_eq!(again.record(first).totals().runs, 1);

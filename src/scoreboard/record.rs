@@ -235,11 +235,11 @@ impl<'a> Record<'a> {
     }
 
     /// Counts a run that ended.
-    pub fn count_run(&self, took: Duration, is_failure: bool) {
+    pub fn count_run(&self, took: Duration, mark: Mark) {
         self.add(word::RUNS, 1);
         self.add(word::RUN_US, took.as_micros() as u64);
         self.add(word::RUN_TIMES + run_times::class(took), 1);
-        if is_failure {
+        if mark != Mark::Done {
             self.add(word::FAILURES, 1);
         }
     }
@@ -343,7 +343,7 @@ impl<'a> Record<'a> {
             marks.fetch_and(!bits, Ordering::AcqRel);
             return false;
         }
-        self.count_run(Duration::ZERO, true);
+        self.count_run(Duration::ZERO, Mark::Failed);
         true
     }
 
@@ -479,7 +479,7 @@ mod tests {
             pid: 77,
             start_time: 5,
         });
-        record.count_run(Duration::from_millis(1), true);
+        record.count_run(Duration::from_millis(1), Mark::Failed);
         record.move_in(
             2,
             Identity {

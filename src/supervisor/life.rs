@@ -1,5 +1,5 @@
-//! The life of the process in a slot, event by event: forked, heard, reaped, replaced. Deadlines are in the parent
-//! module, the daemon's end in `stop`.
+//! The life of the process in a slot, event by event: forked, heard, reaped, replaced. Deadlines are in `deadline`,
+//! the daemon's end in `stop`.
 
 use std::time::{Duration, Instant};
 

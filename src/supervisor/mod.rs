@@ -1,10 +1,10 @@
 //! Decides who is spawned, asked, drained, killed and replaced: events and time in, actions out.
 //!
-//! Pure: no clock, no log line, no system call. A turn of the master first reaps and then reads the channels; it feeds
-//! the messages (last words come before the exit they explain), the exits, the orders (so that no pid is signalled
-//! that was reaped in this turn) and then one [`Event::Tick`], all with one `now`. It performs the actions in their order
-//! and feeds back what came of the spawns, with another tick, until nothing is left to do. Limits are judged on the tick
-//! alone: an answer that has arrived counts before its lack is punished.
+//! Pure: no clock, no log line, no system call. In each turn the master feeds the messages (last words come before the
+//! exit they explain), the exits, the orders (so that no pid is signalled that was reaped in this turn) and then one
+//! [`Event::Tick`]. It performs the actions of each event in their order before it feeds the next one, and what came of a
+//! spawn is the next one. Limits are judged on the tick alone: an answer that has arrived counts before its lack is
+//! punished.
 //!
 //! `life` follows a process, `deadline` the time; `stop` ends a daemon, `rolling` reloads it.
 

@@ -39,13 +39,9 @@ pub struct CpuTime {
 
 /// Processor time of a process; nothing when it is gone.
 pub fn cpu_time_of(pid: i32) -> Duration {
-    let ticks = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| {
-            // proc(5): utime and stime are fields 14 and 15; the first after the name is field 3.
-            let mut fields = stat[stat.rfind(')')? + 2..].split(' ').skip(11);
-            Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-        });
+    // proc(5): utime and stime.
+    let ticks = process::Stat::of(pid)
+        .and_then(|stat| Some(stat.field::<u64>(14)? + stat.field::<u64>(15)?));
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()
         .flatten()

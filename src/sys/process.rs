@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -127,16 +128,39 @@ pub fn descent(ancestor: i32) -> Vec<i32> {
     found
 }
 
+/// What /proc/PID/stat says of a process at one moment.
+#[derive(Debug)]
+pub struct Stat(String);
+
+impl Stat {
+    /// Of this process.
+    pub fn own() -> Option<Self> {
+        Self::read("self")
+    }
+
+    /// Of any process; none when there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        Self::read(&pid.to_string())
+    }
+
+    fn read(process: &str) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // The second field is the program's name in parentheses and may hold anything.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        Some(Self(fields.to_string()))
+    }
+
+    /// A field by its number in proc(5), from the third one on.
+    pub fn field<T: FromStr>(&self, number: usize) -> Option<T> {
+        let mut fields = self.0.trim_end().split(' ');
+        fields.nth(number.checked_sub(3)?)?.parse().ok()
+    }
+}
+
 /// When a process was started, in clock ticks since boot: with its pid it names one process of this boot.
 /// None when there is no such process.
 pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything; the 22nd is wanted.
-    stat[stat.rfind(')')? + 2..]
-        .split(' ')
-        .nth(19)?
-        .parse()
-        .ok()
+    Stat::of(pid)?.field(22)
 }
 
 /// A number that changes with every boot of the machine.

@@ -6,6 +6,8 @@ use std::ffi::{CStr, c_char};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::process::Stat;
+
 unsafe extern "C" {
     static mut environ: *mut *mut c_char;
 }
@@ -25,13 +27,11 @@ pub fn prepare() {
 
 /// Where the kernel keeps arguments and environment, which follow each other.
 fn area() -> Option<(usize, usize)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<usize> = stat[stat.rfind(')')? + 2..]
-        .split_whitespace()
-        .map(|field| field.parse().unwrap_or(0))
-        .collect();
-    // proc(5): fields 48 to 51 are arg_start, arg_end, env_start, env_end; the first here is field 3.
-    let [arg_start, arg_end, env_start, env_end] = fields.get(45..49)?.try_into().ok()?;
+    let stat = Stat::own()?;
+    let field = |number| stat.field::<usize>(number);
+    // proc(5).
+    let (arg_start, arg_end) = (field(48)?, field(49)?);
+    let (env_start, env_end) = (field(50)?, field(51)?);
     let sound =
         arg_start != 0 && arg_start < arg_end && arg_end == env_start && env_start <= env_end;
     sound.then_some((arg_start, env_end))

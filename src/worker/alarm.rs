@@ -43,7 +43,7 @@ impl Alarm {
             .max(Duration::from_micros(1));
         let expiration = Expiration::OneShot(after.into());
         if let Err(err) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            log::error!("cannot set a timer err={err}");
+            log::error!("cannot set a timer err={:?}", err.to_string());
         }
     }
 

@@ -20,8 +20,8 @@ use crate::daemon::logging;
 use crate::scoreboard::Scoreboard;
 use crate::sys::{memory, process};
 
-/// From SIGTERM to SIGKILL for a script whose worker must end.
-const KILL_GRACE: Duration = Duration::from_secs(3);
+/// From SIGTERM to SIGKILL for a script that must end.
+pub(super) const KILL_GRACE: Duration = Duration::from_secs(3);
 
 /// Exit status of a worker that its control thread had to end.
 const STATUS_OVERDUE: i32 = 71;
@@ -193,7 +193,12 @@ impl Control {
                     self.answer(sequence, orders)?
                 }
                 Received::Message(ToWorker::Drain | ToWorker::Recycle(_)) => orders.give(LEAVE),
-                Received::Garbage(err) => log::error!("cannot read message of the master: {err}"),
+                Received::Garbage(err) => {
+                    log::error!(
+                        "cannot read message of the master err={:?}",
+                        err.to_string()
+                    );
+                }
                 Received::Empty => return Ok(()),
                 Received::Closed => return Err(MasterGone),
             }

@@ -17,13 +17,17 @@ use crate::channel::message::{RecycleReason, ToMaster};
 use crate::config::Delivery;
 use crate::consumer::script::Told;
 use crate::consumer::{Outcome, Ran};
+use crate::queue::batch::MOST_JOBS;
 use crate::queue::{Batch, Measured, Reservation, Settled};
-use crate::scoreboard::progress::Mark;
+use crate::scoreboard::progress::{MAX_JOBS, Mark};
 use crate::scoreboard::{Record, State};
 use crate::sys::clock;
 
 /// Reserved at most by a pool: the `divisor`th part of what waits, so that short queues are shared.
 const SHARES_PER_WORKER: usize = 2;
+
+/// The largest reservation has room on the scoreboard.
+const _: () = assert!(MOST_JOBS <= MAX_JOBS);
 
 /// Pause after a reservation was lost.
 const AFTER_LOSS: Duration = Duration::from_millis(50);
@@ -203,22 +207,22 @@ impl<'a> Cycle<'a> {
             match ran {
                 Ok(Ran::Nothing) => {
                     // Every call counts as a run; this one was no work.
-                    self.count(took, false);
+                    self.count(took, Mark::Done);
                     self.show(State::Idle);
                     let empty_sleep = self.birth.pool.worker.empty_sleep;
                     let limit = self.may_sleep().unwrap_or(empty_sleep);
                     self.orders.wait(empty_sleep.min(limit));
                 }
                 Ok(Ran::Something) => {
-                    self.count(took, false);
+                    self.count(took, Mark::Done);
                     self.idle_since = Instant::now();
                 }
                 Ok(Ran::Failed(reason)) => {
-                    self.count(took, true);
+                    self.count(took, Mark::Failed);
                     log::warn!("run failed {} reason={reason:?}", self.birth.label());
                 }
                 Err(how) => {
-                    self.count(took, true);
+                    self.count(took, Mark::Failed);
                     if let Some(end) = self.restart(runner, &how) {
                         return end;
                     }
@@ -293,7 +297,7 @@ impl<'a> Cycle<'a> {
             };
             if gone.has_begun {
                 settled.failed += 1;
-                self.count(Duration::ZERO, true);
+                self.count(Duration::ZERO, Mark::Failed);
             }
             hold.ended(settled);
             let end = self.restart(runner, &gone.how);
@@ -324,7 +328,7 @@ impl<'a> Cycle<'a> {
         let mut settled = Settled::default();
         let mut longest = Duration::ZERO;
         let (began, mut job_began) = (Instant::now(), Instant::now());
-        let (record, label, orders) = (self.record, self.birth, self.orders);
+        let (record, birth, orders) = (self.record, self.birth, self.orders);
         let limit = self.birth.pool.run.memory_limit_bytes;
         let mut ended = |place: usize, outcome: Outcome| {
             let now = Instant::now();
@@ -332,13 +336,13 @@ impl<'a> Cycle<'a> {
             job_began = now;
             longest = longest.max(took);
             let mark = judge(&outcome, || {
-                format!("{} id={}", label.label(), jobs[place].id())
+                format!("{} id={}", birth.label(), jobs[place].id())
             });
             match mark {
                 Mark::Done => settled.done += 1,
                 Mark::Failed | Mark::Retry | Mark::Bury => settled.failed += 1,
             }
-            record.count_run(took, mark != Mark::Done);
+            record.count_run(took, mark);
             record.end_job(number, place, mark);
             record.set_since(clock::monotonic());
         };
@@ -480,9 +484,9 @@ impl<'a> Cycle<'a> {
         self.limits.may_sleep(age, idle)
     }
 
-    fn count(&mut self, took: Duration, is_failure: bool) {
+    fn count(&mut self, took: Duration, mark: Mark) {
         self.runs += 1;
-        self.record.count_run(took, is_failure);
+        self.record.count_run(took, mark);
     }
 }
 

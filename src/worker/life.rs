@@ -23,8 +23,8 @@ use crate::sys::{affinity, process, title};
 
 /// The consumer cannot be started.
 const STATUS_CANNOT_START: i32 = 69;
-/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that outlived the
-/// master's end for too long.
+/// The kernel refused a lock, a file or a thread. 0 is drained or recycled, 70 a panic, 71 a job that took longer
+/// than it may, or outlived the master's end for too long.
 const STATUS_NO_SLOT: i32 = 72;
 
 /// How often a lock that another process holds is asked for.
@@ -136,7 +136,8 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<Prepared>, String> {
     if birth.pool.worker.nice != 0
         && let Err(err) = process::add_niceness(birth.pool.worker.nice)
     {
-        log::warn!("cannot change niceness {} err={err}", birth.label());
+        let err = err.to_string();
+        log::warn!("cannot change niceness {} err={err:?}", birth.label());
     }
     let time_limit = birth.pool.run.max_job_time.map(TimeLimit::new);
     let care = Care::new(time_limit, birth.label()).map_err(|err| err.to_string())?;
@@ -197,7 +198,7 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     let mut runner = match Runner::new(birth, record, page, care) {
         Ok(runner) => runner,
         Err(err) => {
-            log::error!("cannot start consumer {label} err={err}");
+            log::error!("cannot start consumer {label} err={:?}", err.to_string());
             return STATUS_NO_SLOT;
         }
     };

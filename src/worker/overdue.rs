@@ -132,7 +132,8 @@ impl Overdue {
         };
         let thread = std::thread::Builder::new().name("give-back".into());
         if let Err(err) = thread.stack_size(STACK_BYTES).spawn(work) {
-            log::warn!("cannot start a thread to give back jobs={jobs} err={err}");
+            let err = err.to_string();
+            log::warn!("cannot start a thread to give back jobs={jobs} err={err:?}");
             self.gave_back(Hand::Empty);
         }
     }

@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::control::KILL_GRACE;
 use crate::scoreboard::{Identity, Record};
 use crate::sys::{clock, process};
-
-/// From SIGTERM to SIGKILL.
-const KILL_GRACE: Duration = Duration::from_secs(3);
 
 /// The limit of one worker's jobs.
 #[derive(Debug)]

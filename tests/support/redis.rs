@@ -58,6 +58,23 @@ impl Redis {
         self.try_connect().expect("redis-server answers")
     }
 
+    /// Appends jobs to a list, in their order.
+    pub fn push(&self, key: &str, payloads: &[impl AsRef<[u8]>]) {
+        let mut command = redis::cmd("RPUSH");
+        command.arg(key);
+        for payload in payloads {
+            command.arg(payload.as_ref());
+        }
+        command.exec(&mut self.connect()).expect("it takes them");
+    }
+
+    /// The elements of a list, in their order.
+    pub fn list(&self, key: &str) -> Vec<Vec<u8>> {
+        let mut command = redis::cmd("LRANGE");
+        let command = command.arg(key).arg(0).arg(-1);
+        command.query(&mut self.connect()).expect("it answers")
+    }
+
     /// Kills it; what it had acknowledged is on its disk.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -123,6 +123,13 @@ impl Stark {
             .expect("stark runs")
     }
 
+    /// Begins a command and does not wait for its end.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        let mut program = self.program();
+        program.args(arguments).stdin(Stdio::null());
+        program.spawn().expect("stark runs")
+    }
+
     /// The exit status of a daemon in the foreground, once it has ended.
     pub fn wait_for_exit(&mut self) -> i32 {
         let child = self.foreground.as_mut().expect("it is in the foreground");
@@ -234,6 +241,12 @@ impl Stark {
         wait_for_value(LIMIT, &format!("{name} in INFO"), value, || {
             self.figure(name)
         });
+    }
+
+    /// Waits until it has begun to stop.
+    pub fn wait_for_draining(&self) {
+        let state = || self.info().get("state").cloned();
+        wait_for_value(LIMIT, "state", Some("draining".into()), state);
     }
 
     /// The fields of a worker's line in `INFO`, by its number.
