@@ -14,6 +14,14 @@ need redis-server redis-server
 need redis-cli redis-tools
 need php php-cli
 need setpriv util-linux
+need script bsdutils
+need node nodejs
+php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || missing="$missing
+    phpredis: apt-get install php-redis"
+python3 -c 'import redis' 2>/dev/null || /usr/bin/python3 -c 'import redis' 2>/dev/null || missing="$missing
+    redis-py: apt-get install python3-redis"
+[ -d "${CARGO_TARGET_DIR:-target}/clients/node_modules/ioredis" ] || missing="$missing
+    ioredis: scripts/clients.sh"
 cargo --version >/dev/null 2>&1 || missing="$missing
     cargo: Rust 1.88 or later, see https://rustup.rs"
 cargo fmt --version >/dev/null 2>&1 || missing="$missing

@@ -309,3 +309,37 @@ fn settings_come_from_the_command_line_before_the_environment_before_the_file() 
     assert!(printed.contains("count = 4"), "{printed}");
     assert!(!stark.path("work").exists());
 }
+
+/// The address and the password are in the settings, so nobody has to type them.
+#[test]
+fn commands_find_the_daemon_by_its_socket_and_log_in() {
+    let ini = "[main]\nunixsocket = t.sock\npassword = s3cret\n[run]\nbuiltin = null\n";
+    let stark = Stark::start(ini, "");
+    assert_eq!(stark.cli(&["ping"]).stdout, "PONG\n");
+    // By TCP as well, and with the read-only password only what looks.
+    let port = stark.port().to_string();
+    let without = |line: &str| stark.write("t.ini", &ini.replace(line, ""));
+    without("unixsocket = t.sock\n");
+    assert_eq!(stark.cli(&["ping"]).stdout, "PONG\n");
+    without("password = s3cret\n");
+    let refused = stark.cli(&["info"]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.stderr.contains("main.password"), "{refused:?}");
+    stark.write("t.ini", &ini.replace("s3cret", "other"));
+    let refused = stark.cli(&["info"]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    for text in [&refused.stderr, &refused.stdout, &stark.log()] {
+        assert!(
+            !text.contains("s3cret") && !text.contains("other"),
+            "{text}"
+        );
+    }
+    stark.write("t.ini", ini);
+    assert_eq!(
+        stark.port().to_string(),
+        port,
+        "it is still the same daemon"
+    );
+    stark.stop();
+    assert!(!stark.path("t.sock").exists());
+}

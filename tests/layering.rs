@@ -62,8 +62,13 @@ const PURE: &[&str] = &[
     "keeper::age",
     "queue::header",
     "queue::batch",
+    "admin::access",
     "admin::command",
+    "admin::filter",
+    "admin::greeting",
     "admin::info",
+    "admin::session",
+    "admin::table",
 ];
 
 /// What pure modules do not use.

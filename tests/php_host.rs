@@ -518,7 +518,7 @@ fn a_script_that_died_between_batches_has_nothing_in_hand() {
     };
     assert!(!death.in_hand);
     assert_eq!(death.finished, 1);
-    assert!(matches!(script.run_idle(), Err(death) if !death.in_hand));
+    assert!(matches!(script.run_idle(&mut |_| {}), Err(death) if !death.in_hand));
 }
 
 #[test]
@@ -595,12 +595,12 @@ fn without_a_queue_false_means_nothing_to_do() {
         "<?php $n = 0; function run($worker, $data) { global $n; if ($data !== null) exit(9); if (++$n == 3) throw new Exception('x'); if ($n == 4) exit; return $n == 1; }",
     );
     let mut script = bench.start().unwrap();
-    assert_eq!(script.run_idle(), Ok(Ran::Something));
-    assert_eq!(script.run_idle(), Ok(Ran::Nothing));
+    assert_eq!(script.run_idle(&mut |_| {}), Ok(Ran::Something));
+    assert_eq!(script.run_idle(&mut |_| {}), Ok(Ran::Nothing));
     assert!(
-        matches!(script.run_idle(), Ok(Ran::Failed(reason)) if reason.starts_with("Exception: x in "))
+        matches!(script.run_idle(&mut |_| {}), Ok(Ran::Failed(reason)) if reason.starts_with("Exception: x in "))
     );
-    let death = script.run_idle().unwrap_err();
+    let death = script.run_idle(&mut |_| {}).unwrap_err();
     assert_eq!(death.reason(), "script exited in a job");
 }
 

@@ -633,6 +633,65 @@ fn a_stopped_server_is_away_within_the_timeout() {
     }
 }
 
+/// Turns, gives back and pops while the server refuses in its own words; then goes on as if nothing had been.
+fn refused_for_a_while(word: &str, trouble: &[&[&str]], end: &[&[&str]]) {
+    let redis = Redis::start();
+    push(&redis, 0..6);
+    let configure = |commands: &[&[&str]]| {
+        for words in commands {
+            let mut command = cmd(words[0]);
+            let _: () = command
+                .arg(&words[1..])
+                .query(&mut redis.connect())
+                .unwrap();
+        }
+    };
+    let mut queue = opened(&redis.settings(KEY));
+    let mut popping = Queue::new(&redis.settings(KEY), identity(1, 1));
+    queue.turn(done(0), &[3], 0).unwrap();
+    configure(trouble);
+    let away = |error: QueueError| match error {
+        QueueError::Unavailable(text) => assert!(text.contains(word), "{text}"),
+        other => panic!("{other:?}"),
+    };
+    away(queue.give_back(1).unwrap_err());
+    away(queue.turn(done(2), &[2], 0).unwrap_err());
+    away(queue.turn(done(2), &[2], 0).unwrap_err());
+    away(popping.pop(done(0)).unwrap_err());
+    configure(end);
+    assert_eq!(
+        payloads(&queue.turn(done(2), &[2], 0).unwrap()),
+        numbers(2..4)
+    );
+    assert_eq!(payloads(&popping.pop(done(0)).unwrap()), ["4"]);
+    configure(trouble);
+    away(queue.turn(done(2), &[2], 0).unwrap_err());
+    away(queue.leave(done(2)).unwrap_err());
+    configure(end);
+    assert_eq!(queue.leave(done(2)), Ok(0));
+    assert_eq!(waiting(&redis), ["5"]);
+    assert_eq!(stat(&redis, "processed"), 4);
+}
+
+#[test]
+fn a_server_that_becomes_a_replica_is_away_until_it_is_a_master_again() {
+    let settled = ["REPLICAOF", "NO", "ONE"];
+    let unreachable = ["REPLICAOF", "127.0.0.1", "1"];
+    let stale = ["CONFIG", "SET", "replica-serve-stale-data"];
+    let yes = [&stale[..], &["yes"]].concat();
+    let no = [&stale[..], &["no"]].concat();
+    refused_for_a_while("READONLY", &[&yes, &unreachable], &[&settled]);
+    refused_for_a_while("MASTERDOWN", &[&no, &unreachable], &[&settled]);
+}
+
+#[test]
+fn a_server_without_enough_replicas_is_away() {
+    let replicas = ["CONFIG", "SET", "min-replicas-to-write"];
+    let one = [&replicas[..], &["1"]].concat();
+    let none = [&replicas[..], &["0"]].concat();
+    refused_for_a_while("NOREPLICAS", &[&one], &[&none]);
+}
+
 #[test]
 fn a_waiting_worker_sees_the_server_hang_up() {
     let mut redis = Redis::start();

@@ -178,6 +178,30 @@ function run($worker, $data)
     assert!(told(&rig.stark, "memory") >= recycled);
 }
 
+/// Of blocks just over a MiB PHP counts nearly twice what is resident, and at this pace no heartbeat comes in time.
+#[test]
+fn a_script_that_leaks_fast_what_the_kernel_does_not_see_is_replaced_as_well() {
+    let jobs = 800;
+    let script = r#"<?php
+function run($worker, $data)
+{
+    static $leak = [];
+    $leak[] = str_repeat('x', 1_100_000);
+    file_put_contents('ledger', "$data\n", FILE_APPEND);
+    usleep(1000);
+}
+"#;
+    let main = "heartbeat_seconds = 10";
+    let rig = rig(script, main, "memory_limit = 160M", "count = 2");
+    rig.push((0..jobs).map(|number| number.to_string()));
+    rig.drain(jobs);
+    let recycled = rig.stark.figure("workers_recycled");
+    assert!(recycled >= 5, "{recycled}");
+    assert_eq!(rig.stark.figure("run_failures"), 0);
+    finish_exactly_once(&rig, jobs);
+    assert!(told(&rig.stark, "memory") >= recycled);
+}
+
 #[test]
 fn a_worker_that_somebody_sends_a_sigterm_is_recycled_by_order_and_replaced_at_once() {
     let (jobs, times) = (3000, 20);
@@ -293,4 +317,21 @@ fn hundreds_of_recycles_leave_no_descriptor_and_no_zombie_in_the_master() {
         "two workers, the keeper and the logger"
     );
     finish_exactly_once(&rig, 300);
+}
+
+#[test]
+fn without_a_queue_a_worker_leaves_at_its_limits_also_from_a_long_sleep() {
+    let script = "<?php function run($worker, $data) { return false; }";
+    for (limit, reason) in [("max_run_seconds", "age"), ("max_idle_seconds", "idle")] {
+        let ini = format!(
+            "[main]\nlog_level = debug\n[run]\nscript_file = run.php\n[worker]\nempty_sleep_seconds = 3600\n{limit} = 0.2\n"
+        );
+        let stark = Stark::start(&ini, script);
+        let line = stark.wait_for_log("worker exited");
+        assert!(
+            line.contains(&format!("status=0 reason={reason}")),
+            "{line}"
+        );
+        stark.stop();
+    }
 }

@@ -5,8 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
 use support::redis::Redis;
-use support::stark::{LIMIT, Stark, queue, wait_for};
+
+use support::stark::{LIMIT, Stark, kill, queue, wait_for};
 
 /// Does to each payload what its name says.
 const SCRIPT: &str = r#"<?php
@@ -307,4 +309,50 @@ fn a_script_that_is_killed_while_it_loads_is_started_again_soon() {
     assert!(stark.path("died").exists());
     assert_eq!(stark.worker_pids(), worker, "the worker goes on");
     stark.stop();
+}
+
+/// The replies of a script were lost with the worker that was to read them: its notes tell which runs failed.
+#[test]
+fn runs_that_failed_while_nobody_listened_count_as_failed_when_the_worker_is_killed() {
+    let script = r#"<?php
+function run($worker, $data) {
+    file_put_contents('notes', "$data\n", FILE_APPEND);
+    return $data % 3 !== 0;
+}
+"#;
+    let redis = Redis::start();
+    let ini = format!(
+        "[run]\nscript_file = run.php\n{}prefetch = 1000\n",
+        queue(&redis, "jobs")
+    );
+    let stark = Stark::start(&ini, script);
+    let numbers: Vec<String> = (0..6000).map(|number| number.to_string()).collect();
+    let payloads: Vec<&[u8]> = numbers.iter().map(|number| number.as_bytes()).collect();
+    for some in payloads.chunks(1000) {
+        push(&redis, some);
+    }
+    let runs = || stark.read("notes").lines().count();
+    wait_for(LIMIT, "some runs", || runs() > 500);
+    let worker = stark.worker_pids()[0];
+    kill(worker, SIGSTOP);
+    // What was sent ahead runs on; then there is silence.
+    let mut before = 0;
+    wait_for(LIMIT, "the script has no more to do", || {
+        std::mem::replace(&mut before, runs()) == before
+    });
+    kill(worker, SIGKILL);
+    wait_for(LIMIT, "all have ended", || {
+        stats(&redis, "processed") >= 6000
+    });
+    assert_eq!(stats(&redis, "processed"), 6000);
+    assert_eq!(stats(&redis, "failed"), 2000);
+    stark.stop();
+}
+
+/// Of the queue's totals in the store.
+fn stats(redis: &Redis, field: &str) -> u64 {
+    let mut command = redis::cmd("HGET");
+    command.arg("{jobs}:stark:stats").arg(field);
+    let total: Option<u64> = command.query(&mut redis.connect()).expect("an answer");
+    total.unwrap_or(0)
 }

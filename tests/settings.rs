@@ -240,7 +240,6 @@ fn values_out_of_range_are_refused_and_those_at_its_ends_are_not() {
 fn what_a_later_version_does_is_refused_until_then_unless_it_is_off() {
     for (section, key, off, on) in [
         ("main", "slow_job_ms", "0", "1000"),
-        ("run", "max_job_seconds", "0", "60"),
         ("queue", "type", "redis", "embedded"),
         ("queue", "sync", "normal", "full"),
         ("queue", "lease_seconds", "", "30"),

@@ -18,8 +18,6 @@ pub(super) enum Acceptor {
         /// The next try.
         until: Instant,
     },
-    /// The listener is closed for good.
-    Closed,
 }
 
 impl Acceptor {
@@ -52,7 +50,7 @@ impl Acceptor {
         match self {
             Self::Ready => true,
             Self::Paused { until } => *until <= now,
-            Self::Idle | Self::Closed => false,
+            Self::Idle => false,
         }
     }
 
@@ -61,7 +59,7 @@ impl Acceptor {
         match self {
             Self::Ready => Some(now),
             Self::Paused { until } => Some(*until),
-            Self::Idle | Self::Closed => None,
+            Self::Idle => None,
         }
     }
 }
@@ -91,15 +89,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_due_without_a_connection_or_a_listener() {
+    fn nothing_is_due_without_a_connection() {
         let t0 = Instant::now();
-        for mut acceptor in [Acceptor::Idle, Acceptor::Closed] {
-            acceptor.client_left();
-            assert!(!acceptor.is_due(t0));
-            assert_eq!(acceptor.next_deadline(t0), None);
-        }
-        let mut closed = Acceptor::Closed;
-        closed.wake();
-        assert_eq!(closed, Acceptor::Closed);
+        let mut acceptor = Acceptor::Idle;
+        acceptor.client_left();
+        assert!(!acceptor.is_due(t0));
+        assert_eq!(acceptor.next_deadline(t0), None);
     }
 }

@@ -2,11 +2,11 @@
 //! bounded length, so that a client that floods holds up nobody. What commands mean is the parent module's.
 
 use super::Limits;
-use crate::resp::{CommandDecoder, Protocol, ProtocolError, Reply};
-use mio::net::TcpStream;
+use super::session::Session;
+use super::stream::Stream;
+use crate::resp::{CommandDecoder, ProtocolError, Reply};
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 
 /// A turn ends after so many commands ...
 const TURN_COMMANDS: usize = 64;
@@ -26,8 +26,9 @@ const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Client {
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    /// Who it is.
+    pub session: Session,
     token: Token,
     /// What the poll watches for.
     interest: Interest,
@@ -45,6 +46,8 @@ enum Phase {
     Open,
     /// What is not sent yet is sent, then the connection is closed.
     Closing,
+    /// The connection is to be closed at once.
+    Killed,
 }
 
 /// What there is to do. The poll tells of each change once, so it is remembered here.
@@ -72,6 +75,15 @@ pub(super) enum Gone {
     /// The conversation is over.
     #[error("closed")]
     Closed,
+    /// Another client asked for it.
+    #[error("killed by another client")]
+    Killed,
+    /// It did not authenticate.
+    #[error("not authenticated in time")]
+    Login,
+    /// Its place was needed by another one.
+    #[error("place needed")]
+    Evicted,
     /// It does not read what it asked for.
     #[error("unread replies")]
     Unread,
@@ -86,18 +98,16 @@ pub(super) enum Gone {
 impl Client {
     /// Takes over an accepted connection. The first turn reads at once: bytes may have come before the poll watched.
     pub fn new(
-        mut stream: TcpStream,
-        address: SocketAddr,
+        mut stream: Stream,
+        session: Session,
         registry: &Registry,
         token: Token,
         limits: &Limits,
     ) -> io::Result<Self> {
-        // Pipelined replies would otherwise wait for the acknowledgement of the first one.
-        stream.set_nodelay(true)?;
         registry.register(&mut stream, token, Interest::READABLE)?;
         Ok(Self {
             stream,
-            address,
+            session,
             token,
             interest: Interest::READABLE,
             decoder: CommandDecoder::new(limits.command),
@@ -106,11 +116,6 @@ impl Client {
             phase: Phase::Open,
             progress: Progress::Readable,
         })
-    }
-
-    /// Where it comes from.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// The poll reported the socket.
@@ -127,6 +132,27 @@ impl Client {
         self.progress != Progress::Waiting
     }
 
+    /// Another client wants it closed: it is, before that one gets its answer. What it has not read yet is lost, as in
+    /// Redis.
+    pub fn kill(&mut self) {
+        self.stream.shut_down();
+        self.phase = Phase::Killed;
+        self.progress = Progress::Pending;
+    }
+
+    /// Is it as good as gone?
+    pub fn is_killed(&self) -> bool {
+        self.phase == Phase::Killed
+    }
+
+    /// One last reply, sent if the socket takes it. The connection has to be closed then.
+    pub fn dismiss(&mut self, reply: Reply) {
+        if self.phase == Phase::Open && self.reply(Answer::Farewell(reply)).is_ok() {
+            // Who does not read goes without it.
+            let _ = self.output.send(&mut self.stream);
+        }
+    }
+
     /// Reads, answers and sends for a bounded time. Call it again while [`Client::has_work`].
     ///
     /// # Errors
@@ -136,8 +162,11 @@ impl Client {
         &mut self,
         registry: &Registry,
         scratch: &mut [u8; READ_BYTES],
-        answer: &mut dyn FnMut(&[Vec<u8>]) -> Answer,
+        answer: &mut dyn FnMut(&mut Session, &[Vec<u8>]) -> Answer,
     ) -> Result<(), Gone> {
+        if self.phase == Phase::Killed {
+            return Err(Gone::Killed);
+        }
         if self.phase == Phase::Open {
             self.converse(scratch, answer)?;
         }
@@ -148,16 +177,14 @@ impl Client {
         if self.phase == Phase::Closing && self.output.is_empty() {
             return Err(Gone::Closed);
         }
+        self.session.input_bytes = self.decoder.pending_bytes();
+        self.session.output_bytes = self.output.len();
         self.watch(registry)
     }
 
     /// Sends what can be sent without waiting.
     pub fn send(&mut self) -> Result<(), Gone> {
-        self.output.send(&mut self.stream)?;
-        match self.output.len() > self.max_unread_bytes {
-            true => Err(Gone::Unread),
-            false => Ok(()),
-        }
+        Ok(self.output.send(&mut self.stream)?)
     }
 
     /// Takes the socket out of the poll; dropping the client closes it.
@@ -169,7 +196,7 @@ impl Client {
     fn converse(
         &mut self,
         scratch: &mut [u8; READ_BYTES],
-        answer: &mut dyn FnMut(&[Vec<u8>]) -> Answer,
+        answer: &mut dyn FnMut(&mut Session, &[Vec<u8>]) -> Answer,
     ) -> Result<(), Gone> {
         let mut reply_bytes = 0;
         let mut spent = 0;
@@ -178,7 +205,8 @@ impl Client {
             match self.decoder.next_command() {
                 Ok(Some(args)) => {
                     let before = self.output.len();
-                    self.reply(answer(&args));
+                    let answer = answer(&mut self.session, &args);
+                    self.reply(answer)?;
                     reply_bytes += self.output.len() - before;
                 }
                 Ok(None) if self.progress == Progress::Readable => {
@@ -192,14 +220,21 @@ impl Client {
                 Err(ProtocolError::Http) => return Err(Gone::Protocol(ProtocolError::Http)),
                 Err(error) => {
                     let text = format!("ERR {error}");
-                    self.reply(Answer::Farewell(Reply::error(text)));
+                    self.reply(Answer::Farewell(Reply::error(text)))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn reply(&mut self, answer: Answer) {
+    /// What lies unread is bounded before a reply is added: a single long one is no fault of the client.
+    fn reply(&mut self, answer: Answer) -> Result<(), Gone> {
+        if self.output.len() > self.max_unread_bytes {
+            self.send()?;
+        }
+        if self.output.len() > self.max_unread_bytes {
+            return Err(Gone::Unread);
+        }
         let reply = match answer {
             Answer::Reply(reply) => reply,
             Answer::Farewell(reply) => {
@@ -207,7 +242,8 @@ impl Client {
                 reply
             }
         };
-        reply.encode(&mut self.output.bytes, Protocol::Resp2);
+        reply.encode(&mut self.output.bytes, self.session.protocol);
+        Ok(())
     }
 
     /// A client that closed its sending half may still read: it gets what it asked for.

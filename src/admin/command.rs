@@ -1,7 +1,10 @@
 //! What a client asks for: arguments become a [`Command`], or the error that Redis would answer. Pure. The commands that
 //! exist stand in `table`; what they do is the parent module's.
 
+use super::filter::Filter;
+use super::greeting::{Hello, Login};
 use super::info::{self, Section};
+use super::session::Label;
 use super::table::{self, Spec};
 
 /// At most so many bytes of what a client sent are repeated in an error.
@@ -24,6 +27,43 @@ pub enum Command {
     ShutdownNow,
     /// `COMMAND [COUNT | DOCS | INFO | LIST]`.
     Describe(Listing),
+    /// `COMMAND HELP`, `CLIENT HELP`: the parts of the command of this name.
+    Help(&'static str),
+    /// `TIME`.
+    Time,
+    /// `AUTH [user] password`.
+    Auth(Login),
+    /// `HELLO`.
+    Hello(Hello),
+    /// `SELECT 0`.
+    Select,
+    /// `RESET`.
+    Reset,
+    /// `CLIENT ID`.
+    ClientId,
+    /// `CLIENT INFO`.
+    ClientInfo,
+    /// `CLIENT LIST`.
+    ClientList(Filter),
+    /// `CLIENT KILL option value ...`.
+    ClientKill(Filter),
+    /// `CLIENT KILL address`.
+    ClientKillAddress(Filter),
+    /// `CLIENT GETNAME`.
+    ClientGetName,
+    /// `CLIENT SETNAME`, `CLIENT SETINFO`.
+    ClientSet(Attribute, Label),
+}
+
+/// What a client may say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// `CLIENT SETNAME`.
+    Name,
+    /// `CLIENT SETINFO LIB-NAME`.
+    LibraryName,
+    /// `CLIENT SETINFO LIB-VER`.
+    LibraryVersion,
 }
 
 /// What `COMMAND` tells of the commands.
@@ -51,10 +91,10 @@ pub enum CommandError {
         args: String,
     },
     /// The command has no such part.
-    #[error("ERR unknown subcommand '{subcommand}'. Try COMMAND DOCS {command}.")]
+    #[error("ERR unknown subcommand '{subcommand}'. Try {command} HELP.")]
     UnknownSubcommand {
-        /// The command's name.
-        command: &'static str,
+        /// The command's name, in capitals.
+        command: String,
         /// As it was sent, cut.
         subcommand: String,
     },
@@ -64,34 +104,102 @@ pub enum CommandError {
     /// An argument that the command does not know.
     #[error("ERR syntax error")]
     Syntax,
+    /// An argument that cannot be, in Redis's words with its code.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// The same, with the argument in it.
+    #[error("ERR {what} '{argument}'")]
+    Argument {
+        /// In Redis's words.
+        what: &'static str,
+        /// As it was sent, cut.
+        argument: String,
+    },
 }
 
-/// Understands the arguments of a command, its name first.
-///
-/// # Errors
-///
-/// There is no such command, or it takes other arguments.
-pub fn parse(args: &[Vec<u8>]) -> Result<Command, CommandError> {
-    let (name, rest) = args.split_first().ok_or(CommandError::Syntax)?;
-    let spec = table::find(name).ok_or_else(|| unknown(name, rest))?;
-    match rest.first() {
-        Some(part) if !spec.subcommands.is_empty() => {
-            let part = spec
-                .subcommand(part)
-                .ok_or_else(|| CommandError::UnknownSubcommand {
-                    command: spec.name,
-                    subcommand: quotable(part, MAX_QUOTED),
-                })?;
-            build(part, args, 2)
+impl CommandError {
+    fn argument(what: &'static str, argument: &[u8]) -> Self {
+        Self::Argument {
+            what,
+            argument: quotable(argument, MAX_QUOTED),
         }
-        _ => build(spec, args, 1),
+    }
+
+    pub(super) fn no_such_user(name: &[u8]) -> Self {
+        Self::argument("No such user", name)
+    }
+
+    pub(super) fn unknown_client_type(name: &[u8]) -> Self {
+        Self::argument("Unknown client type", name)
+    }
+
+    pub(super) fn hello_option(option: &[u8]) -> Self {
+        Self::argument("Syntax error in HELLO option", option)
+    }
+
+    pub(super) fn unrecognized_option(option: &[u8]) -> Self {
+        Self::argument("Unrecognized option", option)
     }
 }
 
-fn build(spec: &Spec, args: &[Vec<u8>], named_by: usize) -> Result<Command, CommandError> {
+/// A command that exists, with arguments of which only the number is known to be right.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// What is known of it.
+    pub spec: &'static Spec,
+    /// Behind its name.
+    args: &'a [Vec<u8>],
+}
+
+/// Finds the command by its name, and that of its part.
+///
+/// # Errors
+///
+/// There is none, or it takes more or fewer arguments.
+pub fn find(args: &[Vec<u8>]) -> Result<Found<'_>, CommandError> {
+    let (name, rest) = args.split_first().ok_or(CommandError::Syntax)?;
+    let spec = table::find(name).ok_or_else(|| unknown(name, rest))?;
+    let (spec, rest) = match rest.split_first() {
+        Some((part, rest)) if !spec.subcommands.is_empty() => {
+            let found = spec.subcommand(part);
+            let unknown = || CommandError::UnknownSubcommand {
+                command: spec.name.to_ascii_uppercase(),
+                subcommand: quotable(part, MAX_QUOTED),
+            };
+            (found.ok_or_else(unknown)?, rest)
+        }
+        _ => (spec, rest),
+    };
     match spec.takes(args.len()) {
-        true => (spec.build)(&args[named_by..]),
+        true => Ok(Found { spec, args: rest }),
         false => Err(CommandError::Arity(spec.name)),
+    }
+}
+
+impl Found<'_> {
+    /// Understands the arguments.
+    ///
+    /// # Errors
+    ///
+    /// It takes others.
+    pub fn understand(self) -> Result<Command, CommandError> {
+        (self.spec.build)(self.args)
+    }
+}
+
+/// Understands the arguments of a command, its name first.
+#[cfg(test)]
+pub(super) fn parse(args: &[Vec<u8>]) -> Result<Command, CommandError> {
+    find(args)?.understand()
+}
+
+/// A whole number as Redis reads it: digits and a minus, nothing else, no leading zeros.
+pub(super) fn integer(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    match digits {
+        [b'0'] if digits.len() < text.len() => None,
+        [b'0', _, ..] | [b'+', ..] => None,
+        _ => std::str::from_utf8(text).ok()?.parse().ok(),
     }
 }
 
@@ -138,6 +246,18 @@ pub(super) fn command_info(args: &[Vec<u8>]) -> Result<Command, CommandError> {
 
 pub(super) fn command_docs(args: &[Vec<u8>]) -> Result<Command, CommandError> {
     Ok(Command::Describe(Listing::Docs(args.to_vec())))
+}
+
+pub(super) fn command_help(_: &[Vec<u8>]) -> Result<Command, CommandError> {
+    Ok(Command::Help("command"))
+}
+
+pub(super) fn client_help(_: &[Vec<u8>]) -> Result<Command, CommandError> {
+    Ok(Command::Help("client"))
+}
+
+pub(super) fn time(_: &[Vec<u8>]) -> Result<Command, CommandError> {
+    Ok(Command::Time)
 }
 
 /// Redis cuts the name, and all arguments together, at 128 bytes.
@@ -213,10 +333,6 @@ mod tests {
                 "nope a b",
                 "ERR unknown command 'nope', with args beginning with: 'a' 'b' ",
             ),
-            (
-                "HELLO 3",
-                "ERR unknown command 'HELLO', with args beginning with: '3' ",
-            ),
             ("echo", "ERR wrong number of arguments for 'echo' command"),
             (
                 "ECHO a b",
@@ -234,13 +350,34 @@ mod tests {
             ),
             (
                 "command nope",
-                "ERR unknown subcommand 'nope'. Try COMMAND DOCS command.",
+                "ERR unknown subcommand 'nope'. Try COMMAND HELP.",
             ),
         ];
         for (line, text) in cases {
             assert_eq!(error_of(line), text, "{line}");
         }
         assert_eq!(parse(&[]), Err(CommandError::Syntax));
+    }
+
+    #[test]
+    fn a_number_is_read_as_redis_reads_it() {
+        for (text, number) in [
+            ("0", Some(0)),
+            ("-7", Some(-7)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("-0", None),
+            ("+1", None),
+            ("-+1", None),
+            ("01", None),
+            ("", None),
+            ("-", None),
+            (" 1", None),
+            ("1.0", None),
+        ] {
+            assert_eq!(integer(text.as_bytes()), number, "{text}");
+        }
+        assert_eq!(integer(b"\xff"), None);
     }
 
     #[test]

@@ -5,27 +5,44 @@
 //! [`Admin::next_deadline`] bound its waiting. Limits hold per client; who breaks one is closed, and nobody else notices.
 
 mod acceptor;
+mod access;
+mod answer;
 mod client;
 mod command;
+mod filter;
+mod greeting;
 mod info;
+mod listener;
+mod session;
 pub mod snapshot;
+mod stream;
 mod table;
 
 use crate::resp::{CommandLimits, Reply};
 use crate::supervisor::Order;
-use acceptor::Acceptor;
-use client::{Answer, Client, Gone, READ_BYTES};
-use command::Command;
+pub use access::Access;
+use access::Refusals;
+use answer::Desk;
+use client::{Client, Gone, READ_BYTES};
+use listener::Listener;
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
+use session::{Ends, Session, Standing};
 pub use snapshot::Snapshot;
-use std::io::{self, ErrorKind, Write};
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
+use stream::Stream;
 
-/// Connections accepted in one turn.
+/// Connections accepted from each listener in one turn.
 const TURN_ACCEPTS: usize = 64;
+
+/// Tokens of the poll that are kept for listeners.
+const MAX_LISTENERS: usize = 2;
+
+const NO_PLACE: &str = "ERR max number of clients reached";
 
 /// What a client may have and do.
 #[derive(Clone, Copy, Debug)]
@@ -56,68 +73,83 @@ impl Limits {
     }
 }
 
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Listeners {
+    /// At `main.host` and `main.port`.
+    pub tcp: TcpListener,
+    /// At `main.unixsocket`.
+    pub unix: Option<UnixListener>,
+}
+
 /// The admin port.
 #[derive(Debug)]
 pub struct Admin {
-    /// None: closed.
-    listener: Option<TcpListener>,
-    acceptor: Acceptor,
-    /// The listener's token; the client in place `i` has token `first_token + 1 + i`.
+    /// Empty: closed.
+    listeners: Vec<Listener>,
+    /// The first listener's token; the client in place `i` has token `first_token + MAX_LISTENERS + i`.
     first_token: usize,
-    /// As many places as clients are allowed.
-    clients: Vec<Option<Client>>,
+    /// As many places as clients are allowed. Boxed: an empty place costs a pointer.
+    clients: Vec<Option<Box<Client>>>,
     limits: Limits,
+    access: Access,
+    refusals: Refusals,
     figures: snapshot::Clients,
-    /// Accepts that failed since the last one that did not.
-    failed_accepts: u64,
     scratch: Box<[u8; READ_BYTES]>,
 }
 
 impl Admin {
-    /// Puts the listener on the poll. Tokens from `first_token` to `first_token + limits.max_clients`, both included, are
-    /// the admin port's.
+    /// Puts the listeners on the poll. All tokens from `first_token` on are the admin port's.
     ///
     /// # Errors
     ///
-    /// The listener cannot be watched.
+    /// A listener cannot be watched.
     pub fn new(
-        listener: std::net::TcpListener,
+        listeners: Listeners,
         registry: &Registry,
         first_token: usize,
         limits: Limits,
+        access: Access,
     ) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
-        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        let tcp = Listener::tcp(listeners.tcp, registry, Token(first_token))?;
+        let unix = listeners
+            .unix
+            .map(|socket| Listener::unix(socket, registry, Token(first_token + 1)));
         Ok(Self {
-            listener: Some(listener),
-            acceptor: Acceptor::Ready,
+            listeners: std::iter::once(tcp).chain(unix.transpose()?).collect(),
             first_token,
             clients: std::iter::repeat_with(|| None)
                 .take(limits.max_clients)
                 .collect(),
             limits,
+            access,
+            refusals: Refusals::default(),
             figures: snapshot::Clients {
                 max: limits.max_clients,
                 ..snapshot::Clients::default()
             },
-            failed_accepts: 0,
             scratch: Box::new([0; READ_BYTES]),
         })
     }
 
     /// Remembers what an event of the poll tells. False: the event is not the admin port's.
     pub fn collect(&mut self, event: &Event) -> bool {
-        let Some(place) = event.token().0.checked_sub(self.first_token) else {
+        let Some(number) = event.token().0.checked_sub(self.first_token) else {
             return false;
         };
-        if place == 0 {
-            self.acceptor.wake();
-        } else if place > self.clients.len() {
-            return false;
-        } else if let Some(client) = &mut self.clients[place - 1] {
-            // An error is met, and named, by reading.
-            client.wake(event.is_readable() || event.is_read_closed() || event.is_error());
+        match number.checked_sub(MAX_LISTENERS) {
+            None => {
+                if let Some(listener) = self.listeners.get_mut(number) {
+                    listener.wake();
+                }
+            }
+            Some(place) if place >= self.clients.len() => return false,
+            Some(place) => {
+                if let Some(client) = &mut self.clients[place] {
+                    // An error is met, and named, by reading.
+                    client.wake(event.is_readable() || event.is_read_closed() || event.is_error());
+                }
+            }
         }
         true
     }
@@ -133,28 +165,30 @@ impl Admin {
         let mut orders = Vec::new();
         // Clients first: a place that is left can be taken in the same turn.
         for place in 0..self.clients.len() {
-            self.turn_of(place, registry, snapshot, &mut orders);
+            self.turn_of(place, registry, now, snapshot, &mut orders);
         }
-        if self.acceptor.is_due(now) {
-            self.accept(registry, now);
+        for number in 0..self.listeners.len() {
+            self.accept(number, registry, now);
         }
         orders
     }
 
     /// When the next turn is due without an event: `now` if work was left, none if there is nothing to wait for.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        match self.clients.iter().flatten().any(Client::has_work) {
+        let clients = self.clients.iter().flatten();
+        let clients = clients.filter_map(|client| match client.has_work() {
             true => Some(now),
-            false => self.acceptor.next_deadline(now),
-        }
+            false => client.session.login_deadline(),
+        });
+        let listeners = self.listeners.iter();
+        let listeners = listeners.filter_map(|listener| listener.next_deadline(now));
+        clients.chain(listeners).min()
     }
 
-    /// Closes the listener and every client, after one last try to send what they wait for. Further calls do nothing.
+    /// Closes the listeners and every client, after one last try to send what they wait for. Further calls do nothing.
     pub fn close(&mut self, registry: &Registry) {
-        self.acceptor = Acceptor::Closed;
-        if let Some(mut listener) = self.listener.take() {
-            // A descriptor that is closed leaves the poll anyway, unless a forked process holds a copy.
-            let _ = registry.deregister(&mut listener);
+        for mut listener in self.listeners.drain(..) {
+            listener.deregister(registry);
         }
         for place in 0..self.clients.len() {
             if let Some(client) = &mut self.clients[place] {
@@ -168,131 +202,109 @@ impl Admin {
         &mut self,
         place: usize,
         registry: &Registry,
+        now: Instant,
         snapshot: &mut dyn FnMut() -> Snapshot,
         orders: &mut Vec<Order>,
     ) {
-        let Some(client) = &mut self.clients[place] else {
+        let is_due = |client: &mut Box<Client>| {
+            let deadline = client.session.login_deadline();
+            client.has_work() || deadline.is_some_and(|deadline| deadline <= now)
+        };
+        // Taken out, so that it can be served with a view on all the others.
+        let Some(mut client) = self.clients[place].take_if(is_due) else {
             return;
         };
-        if !client.has_work() {
-            return;
+        let mut outcome = Ok(());
+        if client.has_work() {
+            let mut desk = Desk {
+                access: &self.access,
+                refusals: &mut self.refusals,
+                figures: &mut self.figures,
+                others: &mut self.clients,
+                snapshot,
+                orders,
+                now,
+            };
+            let mut answer = |session: &mut Session, args: &[Vec<u8>]| desk.answer(session, args);
+            outcome = client.turn(registry, &mut self.scratch, &mut answer);
         }
-        let figures = &mut self.figures;
-        let mut answer = |args: &[Vec<u8>]| {
-            figures.commands_processed += 1;
-            answer(args, *figures, snapshot, orders)
-        };
-        if let Err(why) = client.turn(registry, &mut self.scratch, &mut answer) {
+        let deadline = client.session.login_deadline();
+        if outcome.is_ok() && deadline.is_some_and(|deadline| deadline <= now) {
+            client.dismiss(Reply::error("ERR not authenticated in time"));
+            outcome = Err(Gone::Login);
+        }
+        self.clients[place] = Some(client);
+        if let Err(why) = outcome {
             self.remove(place, registry, &why);
         }
     }
 
-    fn accept(&mut self, registry: &Registry, now: Instant) {
+    fn accept(&mut self, number: usize, registry: &Registry, now: Instant) {
         for _ in 0..TURN_ACCEPTS {
-            let Some(listener) = &self.listener else {
+            let Some((stream, ends)) = self.listeners[number].accept(now) else {
                 return;
             };
-            match listener.accept() {
-                Ok((stream, address)) => {
-                    self.accepted();
-                    self.welcome(stream, address, registry);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return self.acceptor.exhausted();
-                }
-                // The client gave up while it waited: the next one may be there.
-                Err(error) if is_of_the_client(&error) => {}
-                Err(error) => return self.accept_failed(&error, now),
-            }
+            self.welcome(stream, ends, registry, now);
         }
     }
 
-    fn accepted(&mut self) {
-        if self.failed_accepts > 0 {
-            log::warn!("admin accepts again failed={}", self.failed_accepts);
-            self.failed_accepts = 0;
-        }
-        self.acceptor = Acceptor::Ready;
-    }
-
-    /// Out of descriptors or memory, most likely: said once, tried again after a pause.
-    fn accept_failed(&mut self, error: &io::Error, now: Instant) {
-        if self.failed_accepts == 0 {
-            log::warn!("admin cannot accept err={error}");
-        }
-        self.failed_accepts += 1;
-        self.acceptor.failed(now);
-    }
-
-    fn welcome(&mut self, mut stream: TcpStream, address: SocketAddr, registry: &Registry) {
-        let Some(place) = self.clients.iter().position(Option::is_none) else {
-            log::debug!("client refused addr={address} limit={}", self.figures.max);
+    fn welcome(&mut self, mut stream: Stream, ends: Ends, registry: &Registry, now: Instant) {
+        let Some(place) = self.place(registry) else {
+            log::debug!(
+                "client refused addr={} limit={}",
+                ends.remote,
+                self.figures.max
+            );
             // To be read if the client is quick; a full socket is no reason to wait.
-            let _ = stream.write(b"-ERR max number of clients reached\r\n");
+            let _ = stream.write(format!("-{NO_PLACE}\r\n").as_bytes());
             return;
         };
-        let token = Token(self.first_token + 1 + place);
-        match Client::new(stream, address, registry, token, &self.limits) {
+        let addr = ends.remote.clone();
+        let id = self.figures.connections_received + 1;
+        let standing = Standing::at_first(&self.access, now);
+        let session = Session::new(id, ends, stream.as_raw_fd(), standing, now);
+        let token = Token(self.first_token + MAX_LISTENERS + place);
+        match Client::new(stream, session, registry, token, &self.limits) {
             Ok(client) => {
-                log::debug!("client connected addr={address}");
-                self.clients[place] = Some(client);
+                log::debug!("client connected addr={addr} id={id}");
+                self.clients[place] = Some(Box::new(client));
                 self.figures.connected += 1;
                 self.figures.connections_received += 1;
             }
-            Err(error) => log::debug!("client lost addr={address} err={error}"),
+            Err(error) => log::debug!("client lost addr={addr} err={error}"),
         }
+    }
+
+    /// A free place. If there is none, the one of the client that owes its password for the longest time: who has none
+    /// must not be able to keep those out who have one.
+    fn place(&mut self, registry: &Registry) -> Option<usize> {
+        if let Some(free) = self.clients.iter().position(Option::is_none) {
+            return Some(free);
+        }
+        let clients = self.clients.iter().enumerate();
+        let strangers = clients.filter_map(|(place, client)| {
+            let deadline = client.as_ref()?.session.login_deadline()?;
+            Some((deadline, place))
+        });
+        let (_, place) = strangers.min()?;
+        if let Some(client) = &mut self.clients[place] {
+            client.dismiss(Reply::error(NO_PLACE));
+        }
+        self.remove(place, registry, &Gone::Evicted);
+        Some(place)
     }
 
     fn remove(&mut self, place: usize, registry: &Registry, why: &Gone) {
         if let Some(mut client) = self.clients[place].take() {
-            log::debug!("client gone addr={} reason=\"{why}\"", client.address());
+            let Session { id, ends, .. } = &client.session;
+            log::debug!("client gone addr={} id={id} reason=\"{why}\"", ends.remote);
             client.deregister(registry);
             self.figures.connected -= 1;
-            self.acceptor.client_left();
+            for listener in &mut self.listeners {
+                listener.client_left();
+            }
         }
     }
-}
-
-/// Errors of `accept` that belong to the connection, not to the listener.
-fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
-    )
-}
-
-/// What a command is answered.
-fn answer(
-    args: &[Vec<u8>],
-    figures: snapshot::Clients,
-    snapshot: &mut dyn FnMut() -> Snapshot,
-    orders: &mut Vec<Order>,
-) -> Answer {
-    let command = match command::parse(args) {
-        Ok(command) => command,
-        Err(error) => return Answer::Reply(Reply::error(error.to_string())),
-    };
-    Answer::Reply(match command {
-        Command::Ping(None) => Reply::simple("PONG"),
-        Command::Ping(Some(message)) | Command::Echo(message) => Reply::Bulk(message),
-        Command::Quit => return Answer::Farewell(Reply::OK),
-        Command::Info(sections) => {
-            let snapshot = Snapshot {
-                clients: figures,
-                ..snapshot()
-            };
-            Reply::bulk(info::render(&snapshot, &sections))
-        }
-        Command::Shutdown => {
-            orders.push(Order::Shutdown);
-            Reply::OK
-        }
-        Command::ShutdownNow => {
-            orders.push(Order::ShutdownNow);
-            Reply::OK
-        }
-        Command::Describe(listing) => table::answer(&listing),
-    })
 }
 
 #[cfg(test)]

@@ -283,6 +283,7 @@ fn print_value(reply: &Reply, out: &mut dyn Write) -> io::Result<()> {
         Reply::Simple(text) | Reply::Error(text) => out.write_all(text.as_bytes()),
         Reply::Integer(number) => write!(out, "{number}"),
         Reply::Bulk(bytes) => out.write_all(bytes),
+        Reply::Verbatim(text) => out.write_all(text.as_bytes()),
         Reply::Null => Ok(()),
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
             for (place, item) in items.iter().enumerate() {

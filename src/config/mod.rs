@@ -308,6 +308,8 @@ pub struct Run {
     pub program: Program,
     /// Where scripts run: the ini's directory, absolute.
     pub directory: PathBuf,
+    /// A job that takes longer is ended and has failed; none: as long as it likes.
+    pub max_job_time: Option<Duration>,
     /// Resident memory of a worker with its script's process group, in bytes; [`u64::MAX`]: no limit.
     pub memory_limit_bytes: u64,
 }

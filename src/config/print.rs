@@ -144,6 +144,7 @@ fn run(ini: &mut Ini, pool: &Pool) {
         }
         Program::Builtin(builtin) => ini.plain("builtin", builtin.name()),
     }
+    ini.seconds("max_job_seconds", pool.run.max_job_time.unwrap_or_default());
     match pool.run.memory_limit_bytes {
         u64::MAX => ini.plain("memory_limit", -1),
         bytes => ini.plain("memory_limit", bytes),

@@ -20,9 +20,6 @@ impl Check<'_> {
         self.exclusive(&run.script_file, &run.command);
         self.exclusive(&run.builtin, &run.command);
         let max_job_time = self.duration(&run.max_job_seconds, Duration::ZERO, Duration::ZERO);
-        if !max_job_time.is_zero() {
-            self.not_yet(&run.max_job_seconds, "");
-        }
         let memory_limit_bytes = self.value(
             &run.memory_limit,
             1 << 30,
@@ -32,6 +29,7 @@ impl Check<'_> {
         Some(Run {
             program: self.program(run)?,
             directory: self.directory.to_owned(),
+            max_job_time: (!max_job_time.is_zero()).then_some(max_job_time),
             memory_limit_bytes,
         })
     }

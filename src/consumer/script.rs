@@ -61,6 +61,8 @@ pub struct Told<'a> {
     pub ended: &'a mut dyn FnMut(usize, Outcome),
     /// The job in hand takes longer than [`PATIENCE`], and so many jobs at the end were not sent: they will not be.
     pub unsent: &'a mut dyn FnMut(usize),
+    /// The script counts so many bytes of memory as its own, and is near its limit.
+    pub full: &'a mut dyn FnMut(u64),
 }
 
 /// How long a job may keep others waiting that came with it.
@@ -139,6 +141,8 @@ pub struct Script {
     finished: u64,
     /// The last line that it printed since the run in hand began.
     said: Option<String>,
+    /// Bytes of memory that it has told of.
+    full: Option<u64>,
 }
 
 impl Script {
@@ -217,6 +221,9 @@ impl Script {
                 }
                 done += 1;
             }
+            if let Some(bytes) = self.full.take() {
+                (told.full)(bytes);
+            }
             let now = Instant::now();
             if done > before {
                 self.pace.observe(done - before, now - since);
@@ -232,12 +239,16 @@ impl Script {
     ///
     /// # Errors
     /// The script is gone.
-    pub fn run_idle(&mut self) -> Result<Ran, Death> {
+    pub fn run_idle(&mut self, full: &mut dyn FnMut(u64)) -> Result<Ran, Death> {
         self.check_idle()?;
         self.send_run(wire::run_idle);
         loop {
             let gone = self.exchange(None, None);
-            match self.next_outcome() {
+            let outcome = self.next_outcome();
+            if let Some(bytes) = self.full.take() {
+                full(bytes);
+            }
+            match outcome {
                 Ok(Some(reply)) => return Ok(reply.into_ran()),
                 Ok(None) if gone => return Err(self.died(None)),
                 Ok(None) => {}
@@ -297,6 +308,7 @@ impl Script {
             sent: 0,
             finished: 0,
             said: None,
+            full: None,
         })
     }
 
@@ -404,6 +416,7 @@ impl Script {
         loop {
             match self.link.next_reply()? {
                 Some(Reply::Log { level, text }) => self.log(&level, &text),
+                Some(Reply::Memory(bytes)) => self.full = Some(bytes),
                 other => return Ok(other),
             }
         }

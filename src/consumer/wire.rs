@@ -29,6 +29,8 @@ pub enum Reply {
         /// Raw bytes, perhaps several lines.
         text: Vec<u8>,
     },
+    /// How much memory the script's own count says that it has, in bytes, before the reply proper: near its limit.
+    Memory(u64),
 }
 
 /// A script said what is no reply.
@@ -72,19 +74,32 @@ impl TryFrom<resp::Reply> for Reply {
         match reply {
             resp::Reply::Integer(0) => Ok(Self::Nothing),
             resp::Reply::Error(words) => Ok(Self::Error(words.into_owned())),
-            resp::Reply::Push(items) => log(items),
+            resp::Reply::Push(items) => push(items),
             _ => Ok(Self::Ok),
         }
     }
 }
 
-fn log(items: Vec<resp::Reply>) -> Result<Reply, Invalid> {
-    match <[resp::Reply; 3]>::try_from(items).map(|items| items.map(string)) {
-        Ok([Some(word), Some(level), Some(text)]) if word == b"log" => Ok(Reply::Log {
-            level: String::from_utf8_lossy(&level).into(),
-            text,
+fn push(items: Vec<resp::Reply>) -> Result<Reply, Invalid> {
+    let items: Option<Vec<Vec<u8>>> = items.into_iter().map(string).collect();
+    let items = items.unwrap_or_default();
+    let items: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
+    match items[..] {
+        [b"log", level, text] => Ok(Reply::Log {
+            level: String::from_utf8_lossy(level).into(),
+            text: text.to_vec(),
         }),
-        _ => Err(Invalid("a push is no [\"log\", level, text]".into())),
+        [b"memory", bytes] => {
+            let bytes = std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            bytes
+                .map(Reply::Memory)
+                .ok_or_else(|| Invalid("a push of memory has no number".into()))
+        }
+        _ => Err(Invalid(
+            "a push is neither [\"log\", level, text] nor [\"memory\", bytes]".into(),
+        )),
     }
 }
 
@@ -167,6 +182,13 @@ mod tests {
                 text: b"a\xffb".to_vec()
             }
         );
+    }
+
+    #[test]
+    fn a_script_may_tell_of_its_memory() {
+        let told = whole(b">2\r\n$6\r\nmemory\r\n$4\r\n4096\r\n");
+        assert_eq!(told, Reply::Memory(4096));
+        assert!(understood(b">2\r\n$6\r\nmemory\r\n$1\r\nx\r\n").is_err());
     }
 
     #[test]

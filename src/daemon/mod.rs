@@ -7,6 +7,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use nix::sys::socket::{Backlog, listen};
+
 use crate::config::{LogTarget, Main};
 
 pub mod background;
@@ -17,11 +19,17 @@ pub mod logging;
 pub mod node;
 pub mod pidfile;
 pub mod privileges;
+mod socket;
 
 pub use failure::{Failure, status};
+pub use socket::Socket;
 
 /// Version of this program, as in Cargo.toml.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Connections that may wait to be accepted. The standard library asks for 128; more at once would be dropped, and try
+/// again after a second.
+const BACKLOG: i32 = 1024;
 
 /// Where a daemon keeps its files.
 #[derive(Clone, Debug)]
@@ -90,10 +98,23 @@ pub struct Prepared {
     pub pidfile: pidfile::Pidfile,
     /// The admin port, bound.
     pub listener: TcpListener,
+    /// Its second listener.
+    pub socket: Option<Socket>,
     /// This daemon's identity in the store.
     pub node: String,
     /// Drawn for this start: no other start's tokens look alike.
     pub nonce: u64,
+}
+
+impl Prepared {
+    /// At the end: takes the files away that say that a daemon runs, the pidfile as the last one.
+    pub fn leave(self) {
+        let _ = fs::remove_file(self.files.port());
+        if let Some(socket) = self.socket {
+            socket.remove();
+        }
+        self.pidfile.remove();
+    }
 }
 
 /// Makes the directories, takes the lock, binds, becomes the user and starts the log. Nothing is left behind when one
@@ -119,17 +140,19 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
             account.become_for_good()?;
         }
         logging::start(&main.log, main.log_level).map_err(|err| cannot_open_log(main, &err))?;
-        Ok((
-            listener,
-            node::load_or_create(&files.node()).map_err(|err| cannot_use_node(&files, &err))?,
-            node::random_u64().map_err(|err| cannot_use_node(&files, &err))?,
-        ))
+        let node =
+            node::load_or_create(&files.node()).map_err(|err| cannot_use_node(&files, &err))?;
+        let nonce = node::random_u64().map_err(|err| cannot_use_node(&files, &err))?;
+        // As that user: he has to reach it, and to take it away at the end. The last step, since it leaves a file.
+        let socket = main.unixsocket.as_deref().map(Socket::bind).transpose()?;
+        Ok((listener, socket, node, nonce))
     };
     match rest() {
-        Ok((listener, node, nonce)) => Ok(Prepared {
+        Ok((listener, socket, node, nonce)) => Ok(Prepared {
             files,
             pidfile,
             listener,
+            socket,
             node,
             nonce,
         }),
@@ -192,7 +215,11 @@ fn cannot_use_node(files: &Files, err: &io::Error) -> Failure {
 /// # Errors
 /// 69 when it is taken or there is no such address, 77 when only root may have it.
 pub fn bind(main: &Main) -> Result<TcpListener, Failure> {
-    TcpListener::bind((main.host.as_str(), main.port)).map_err(|err| {
+    let bound = TcpListener::bind((main.host.as_str(), main.port)).and_then(|listener| {
+        listen(&listener, Backlog::new(BACKLOG)?)?;
+        Ok(listener)
+    });
+    bound.map_err(|err| {
         let status = match err.kind() {
             std::io::ErrorKind::PermissionDenied => status::NOT_PERMITTED,
             _ => status::UNAVAILABLE,

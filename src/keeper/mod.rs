@@ -85,7 +85,7 @@ pub fn live(birth: Birth<'_>) -> i32 {
         channel: Arc::clone(&channel),
         board: Arc::clone(&birth.board),
         place: None,
-        overdue: None,
+        care: None,
         memory_limit_bytes: u64::MAX,
         shutdown_timeout: birth.config.main.shutdown_timeout,
     };

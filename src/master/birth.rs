@@ -12,6 +12,7 @@ use crate::channel::{self, MasterEnd, WorkerEnd};
 use crate::config::Affinity;
 use crate::daemon::VERSION;
 use crate::supervisor::{Event, Phase};
+use crate::sys::descriptors;
 use crate::{keeper, worker};
 
 impl Master<'_> {
@@ -97,6 +98,8 @@ impl Master<'_> {
             leash: spawn::Leash::Follows,
         };
         spawn::fork(&newborn, || {
+            // The master's may have been raised, for its clients; programs would inherit it.
+            descriptors::lower_limit(self.descriptor_limit);
             worker::live(worker::Birth {
                 daemon: &self.config.main.name,
                 version: VERSION,

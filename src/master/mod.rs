@@ -18,8 +18,7 @@ use crate::daemon::background::Readiness;
 use crate::daemon::{Failure, Prepared, logging, status};
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Action, Event, Fact, KillReason, Policy, Role, SlotPolicy, Supervisor};
-use crate::sys::process;
-use crate::sys::title;
+use crate::sys::{descriptors, process, title};
 
 mod birth;
 mod collect;
@@ -37,6 +36,16 @@ use logger::Logger;
 use report::{Name, Reporter};
 use seat::{Occupant, Seat};
 use signals::MasterSignals;
+
+/// Descriptors of the master beside those of seats, pools and clients: files, listeners, poll, signals, and what is open
+/// for a moment, such as a new channel or a client that is told that there is no room.
+const OWN_DESCRIPTORS: usize = 40;
+
+/// Its channel, and a watch on the process that holds its lock.
+const DESCRIPTORS_PER_SEAT: usize = 2;
+
+/// Its bells.
+const DESCRIPTORS_PER_POOL: usize = 2;
 
 /// From the fork of a keeper to its first word; it waits for nobody before that.
 const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,8 +68,7 @@ pub fn run(
     let mut master = match Master::new(config, &prepared, is_foreground) {
         Ok(master) => master,
         Err(err) => {
-            let _ = std::fs::remove_file(prepared.files.port());
-            prepared.pidfile.remove();
+            prepared.leave();
             return Err(Failure::new(
                 status::CANNOT_CREATE,
                 format!("cannot start master: {err}"),
@@ -77,8 +85,7 @@ pub fn run(
     let Master { logger, .. } = master;
     not_ours.extend(logger.pid());
     end_orphans(&not_ours);
-    let _ = std::fs::remove_file(prepared.files.port());
-    prepared.pidfile.remove();
+    prepared.leave();
     logger.finish();
     ended
 }
@@ -120,6 +127,8 @@ struct Master<'a> {
     supervisor: Supervisor,
     bells: Bells,
     figures: Figures,
+    /// How many descriptors we were started with.
+    descriptor_limit: u64,
     logger: Logger,
     reporter: Reporter,
     /// Why the start was refused, for the starting command.
@@ -159,16 +168,31 @@ impl<'a> Master<'a> {
         let poll = Poll::new()?;
         let signals = MasterSignals::install(poll.registry(), SIGNALS, is_foreground)?;
         let first_token = SIGNALS.0 + 1 + TOKENS_PER_SEAT * seats.len();
-        let limits = admin::Limits::new(config.main.max_clients.get());
+        let descriptor_limit = descriptors::limit();
+        let max_clients = room_for_clients(config, &seats);
         let listener = prepared.listener.try_clone()?;
         let address = listener.local_addr()?;
-        let admin = Admin::new(listener, poll.registry(), first_token, limits)?;
+        let socket = prepared.socket.as_ref();
+        let main = &config.main;
+        let admin = Admin::new(
+            admin::Listeners {
+                tcp: listener,
+                unix: socket.map(|socket| socket.listener()).transpose()?,
+            },
+            poll.registry(),
+            first_token,
+            admin::Limits::new(max_clients),
+            admin::Access::new(main.password.as_ref(), main.readonly_password.as_ref()),
+        )?;
         let path = prepared.files.port();
         prepared
             .files
             .write_port(address.port())
             .map_err(|err| about(&path, &err))?;
         log::info!("admin listening addr={address}");
+        if let Some(socket) = socket {
+            log::info!("admin listening addr=unix:{}", socket.path().display());
+        }
         Ok(Self {
             bells: Bells::new(config.pools.len())?,
             figures: Figures::new(address.port()),
@@ -181,6 +205,7 @@ impl<'a> Master<'a> {
             admin,
             board,
             seats,
+            descriptor_limit,
             reporter: Reporter::default(),
             refusal: None,
         })
@@ -376,6 +401,24 @@ impl Bells {
                 .collect::<nix::Result<_>>()?,
         })
     }
+}
+
+/// How many clients may connect. Each costs a descriptor, and those that workers need are not theirs: else a flood of
+/// clients would keep the master from forking.
+fn room_for_clients(config: &Config, seats: &[Seat]) -> usize {
+    let wanted = config.main.max_clients.get();
+    let per_pools = config.pools.len() * DESCRIPTORS_PER_POOL;
+    let own = OWN_DESCRIPTORS + seats.len() * DESCRIPTORS_PER_SEAT + per_pools;
+    let limit = descriptors::raise_limit((own + wanted) as u64);
+    let room = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(own);
+    if room < wanted {
+        log::warn!(
+            "fewer clients than configured max_clients={room} configured={wanted} descriptors={limit}"
+        );
+    }
+    room.clamp(1, wanted)
 }
 
 /// A seat per worker, numbered on across pools, and one for the keeper when there is a queue to watch.

@@ -1,5 +1,6 @@
 //! How many jobs the next turn should ask for: about 20 ms of work, so that round trips cost little and no worker
-//! hoards what another could run. The store lowers it further to a fair share of what is waiting. Pure.
+//! hoards what another could run. The store lowers it further to a fair share of what is waiting, and to the bytes that
+//! the jobs really have. Pure.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const GROWTH: usize = 4;
 /// Weight of the newest reservation in the moving averages.
 const WEIGHT: f64 = 0.25;
 
-/// Size of the next reservation, learned from those before.
+/// Size of the next reservation of one key, learned from those before: jobs of another key are other jobs.
 #[derive(Clone, Debug)]
 pub struct Batch {
     most: usize,

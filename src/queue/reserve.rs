@@ -520,9 +520,16 @@ impl Queue {
         };
         let mut payloads = Vec::new();
         for item in items {
-            match item {
-                Value::BulkString(job) => payloads.push(job),
-                part => payloads.extend(self.connection.byte_strings(part, "EVALSHA")?),
+            let jobs = match item {
+                Value::Array(jobs) => jobs,
+                job => vec![job],
+            };
+            payloads.reserve(jobs.len());
+            for job in jobs {
+                let Value::BulkString(job) = job else {
+                    return nonsense(self);
+                };
+                payloads.push(job);
             }
         }
         Ok(Taken { key, payloads })

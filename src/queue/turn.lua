@@ -12,6 +12,16 @@ local function is_known(key, length)
   return call('LINDEX', reserved, 0) == ARGV[6 + 2 * key] and call('LLEN', reserved) == length
 end
 
+-- How many jobs at the head of a part have at most so many bytes together; they are fewer than all.
+local function fitting(part, most_bytes)
+  local place = 0
+  while most_bytes >= #part[place + 1] do
+    place = place + 1
+    most_bytes = most_bytes - #part[place]
+  end
+  return place
+end
+
 -- Up to `most` jobs in parts, at least one, but no second one beyond so many bytes. The parts grow, and each is read
 -- only if its last job says that it will fit: a thousand large jobs must not stand in the server's memory twice.
 local function read(waiting, most, most_bytes)
@@ -22,18 +32,21 @@ local function read(waiting, most, most_bytes)
       size = math.floor(size / 2)
     end
     local part = call('LRANGE', waiting, count, count + size - 1)
+    local bytes = 0
     for place = 1, size do
-      most_bytes = most_bytes - #part[place]
-      if most_bytes < 0 and count + place > 1 then
-        if place > 1 then
-          parts[#parts + 1] = {unpack(part, 1, place - 1)}
-        end
-        return parts, count + place - 1
-      end
+      bytes = bytes + #part[place]
     end
+    if bytes > most_bytes and count > 0 then
+      size = fitting(part, most_bytes)
+      if size > 0 then
+        parts[#parts + 1] = {unpack(part, 1, size)}
+      end
+      return parts, count + size
+    end
+    most_bytes = most_bytes - bytes
     parts[#parts + 1] = part
     count = count + size
-    size = 8 * size
+    size = 16 * size
   end
   return parts, count
 end
@@ -64,9 +77,9 @@ end
 call('LTRIM', KEYS[2 * held], 0, -1)
 -- Scripts are not rolled back: copy first, trim after. The token of the list held changes even if it gets no job, so
 -- that a late twin of this turn finds nothing to do.
-call('RPUSH', KEYS[2 * key], next_token)
-for _, part in ipairs(parts) do
-  call('RPUSH', KEYS[2 * key], unpack(part))
+call('RPUSH', KEYS[2 * key], next_token, unpack(parts[1] or {}))
+for part = 2, #parts do
+  call('RPUSH', KEYS[2 * key], unpack(parts[part]))
 end
 call('LTRIM', KEYS[2 * key], length, -1)
 if key ~= held then

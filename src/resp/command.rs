@@ -98,6 +98,11 @@ impl CommandDecoder {
         self.buffer.feed(bytes);
     }
 
+    /// Bytes of a command that is not whole yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.consumed + self.buffer.unread().len()
+    }
+
     /// The next whole command, never without a name; none: more bytes are needed. Empty lines and empty arrays are
     /// skipped, as Redis does.
     ///

@@ -13,6 +13,9 @@ pub enum Protocol {
     Resp3,
 }
 
+/// What stands in front of the text of a verbatim string: plain text.
+const VERBATIM_KIND: &[u8] = b"txt:";
+
 /// One reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -24,6 +27,8 @@ pub enum Reply {
     Integer(i64),
     /// Bytes.
     Bulk(Vec<u8>),
+    /// Text to be shown as it stands, line breaks and all; in RESP2 a bulk string.
+    Verbatim(String),
     /// Nothing.
     Null,
     /// A list.
@@ -67,6 +72,13 @@ impl Reply {
             Self::Error(text) => encode_line(out, b'-', text),
             Self::Integer(number) => encode_line(out, b':', &number.to_string()),
             Self::Bulk(bytes) => encode_bulk(out, bytes),
+            Self::Verbatim(text) if resp3 => {
+                encode_length(out, b'=', VERBATIM_KIND.len() + text.len());
+                out.extend_from_slice(VERBATIM_KIND);
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            Self::Verbatim(text) => encode_bulk(out, text.as_bytes()),
             Self::Null if resp3 => out.extend_from_slice(b"_\r\n"),
             Self::Null => encode_null(out),
             Self::Array(items) => encode_items(out, b'*', items, protocol),
@@ -138,6 +150,11 @@ mod tests {
                 Reply::bulk("a\r\nb"),
                 "$4\r\na\r\nb\r\n",
                 "$4\r\na\r\nb\r\n",
+            ),
+            (
+                Reply::Verbatim("é\r\n".into()),
+                "$4\r\né\r\n\r\n",
+                "=8\r\ntxt:é\r\n\r\n",
             ),
             (Reply::bulk(""), "$0\r\n\r\n", "$0\r\n\r\n"),
             (Reply::Null, "$-1\r\n", "_\r\n"),

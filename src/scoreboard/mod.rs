@@ -25,7 +25,7 @@ mod run_times;
 
 pub use identity::Identity;
 pub use outage::Outage;
-pub use page::Page;
+pub use page::{Noted, Page};
 pub use pools::{Counts, QueueSample};
 pub use record::{NO_SCRIPT, Record, State, Totals};
 pub use run_times::RunTimes;

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Identity;
 use super::progress::{MAX_JOBS, Mark, OUTCOME_WORDS, Progress};
 use super::run_times::{self, RunTimes};
+use super::{Identity, Noted};
 use crate::sys::map::SharedWords;
 
 /// Words of a record. The order is the file's format.
@@ -296,9 +296,7 @@ impl<'a> Record<'a> {
     /// The job at `place` of the reservation has ended; its mark is written before the count that covers it.
     pub fn end_job(&self, number: u64, place: usize, mark: Mark) {
         if mark != Mark::Done {
-            let (word, bits) = mark.bits(place);
-            let marks = self.word(word::MARKS + word);
-            marks.store(marks.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
+            self.set_mark(place, mark);
         }
         self.word(word::PROGRESS).store(
             Progress {
@@ -308,6 +306,45 @@ impl<'a> Record<'a> {
             .pack(),
             Ordering::Release,
         );
+    }
+
+    fn set_mark(&self, place: usize, mark: Mark) {
+        let (word, bits) = mark.bits(place);
+        let marks = self.word(word::MARKS + word);
+        marks.store(marks.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
+    }
+
+    /// Which reservation is in hand and how far it is, as one number to compare.
+    pub fn progress_word(&self) -> u64 {
+        self.word(word::PROGRESS).load(Ordering::Acquire)
+    }
+
+    /// Marks the job in hand as failed, if it still is the one of this progress. For a worker that ends because its main
+    /// thread does not come back from that job.
+    pub fn fail_job_in_hand(&self, progress: u64) -> bool {
+        let Progress { number, ended } = Progress::unpack(progress);
+        if ended >= MAX_JOBS {
+            return false;
+        }
+        let (word, bits) = Mark::Failed.bits(ended);
+        let marks = self.word(word::MARKS + word);
+        marks.fetch_or(bits, Ordering::AcqRel);
+        let failed = Progress {
+            number,
+            ended: ended + 1,
+        };
+        let swapped = self.word(word::PROGRESS).compare_exchange(
+            progress,
+            failed.pack(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if swapped.is_err() {
+            marks.fetch_and(!bits, Ordering::AcqRel);
+            return false;
+        }
+        self.count_run(Duration::ZERO, true);
+        true
     }
 
     /// Progress of the reservation with this token; none when the record speaks of another one, so that of those
@@ -321,16 +358,22 @@ impl<'a> Record<'a> {
 
     /// Believes what the slot's script noted on its [`Page`](super::Page), if it was further than its worker knew:
     /// replies that nobody read are finished work too. Only when the script is dead, and before the page is cleared.
-    pub fn adopt(&self, finished: u64) {
+    pub fn adopt(&self, noted: &Noted) {
         let base = self.get(word::SCRIPT_BASE);
         if base == NO_SCRIPT {
             return;
         }
         let progress = Progress::unpack(self.word(word::PROGRESS).load(Ordering::Acquire));
-        let noted = finished.wrapping_sub(base);
-        if noted <= MAX_JOBS as u64 && noted as usize > progress.ended {
+        let finished = noted.finished.wrapping_sub(base);
+        if finished <= MAX_JOBS as u64 && finished as usize > progress.ended {
+            for place in progress.ended..finished as usize {
+                // Runs are counted from 1.
+                if noted.failed.contains(&(base + place as u64 + 1)) {
+                    self.set_mark(place, Mark::Failed);
+                }
+            }
             let further = Progress {
-                ended: noted as usize,
+                ended: finished as usize,
                 ..progress
             };
             self.word(word::PROGRESS)
@@ -382,6 +425,7 @@ pub(super) fn owner(pool: &str, slot: u32) -> u64 {
 mod tests {
     use super::super::{RECORDS, Scoreboard};
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn progress_counts_only_for_its_own_token() {
@@ -461,14 +505,19 @@ mod tests {
             record.begin_tokens(9, 2);
             record.begin_reservation(5, 100);
             record.end_job(5, 0, Mark::Done);
-            record.adopt(finished);
+            let noted = Noted {
+                finished,
+                failed: HashSet::from([50, 103, 105]),
+            };
+            record.adopt(&noted);
             // The page is cleared for the next script; what was adopted stays.
-            record.adopt(0);
-            record.ended_of(9, 2, 5, 10).done
+            record.adopt(&Noted::default());
+            let ended = record.ended_of(9, 2, 5, 10);
+            (ended.done, ended.failed)
         };
-        assert_eq!(ended_after(104), 4);
-        assert_eq!(ended_after(101), 1);
-        assert_eq!(ended_after(0), 1, "a page of another script");
+        assert_eq!(ended_after(104), (3, 1));
+        assert_eq!(ended_after(101), (1, 0));
+        assert_eq!(ended_after(0), (1, 0), "a page of another script");
     }
 
     #[test]

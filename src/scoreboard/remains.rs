@@ -10,7 +10,7 @@ impl Scoreboard {
         let record = self.record(place);
         // It may be about to note a job as finished: only when it is dead is the count final.
         record.script().end_group();
-        record.adopt(page.finished());
+        record.adopt(&page.read());
         record.set_script(Identity::default());
     }
 }
@@ -24,6 +24,13 @@ mod tests {
     use super::super::header;
     use super::super::progress::Mark;
     use super::*;
+
+    fn noted(finished: u64) -> super::super::Noted {
+        super::super::Noted {
+            finished,
+            ..Default::default()
+        }
+    }
 
     #[test]
     fn a_script_that_outlived_its_worker_is_dead_before_its_page_is_believed() {
@@ -65,12 +72,12 @@ mod tests {
         let board = Scoreboard::open(&path).unwrap();
         let record = board.record(place);
         assert_eq!(record.script(), Identity::default());
-        record.adopt(15);
+        record.adopt(&noted(15));
         assert_eq!(record.ended_of(9, 2, 5, 10).done, 1, "by its worker's word");
         // Within a boot a page is believed.
         record.begin_reservation(6, 10);
         let board = Scoreboard::open(&path).unwrap();
-        board.record(place).adopt(15);
+        board.record(place).adopt(&noted(15));
         assert_eq!(board.record(place).ended_of(9, 2, 6, 10).done, 5);
     }
 }

@@ -1,7 +1,38 @@
-//! Closing what a forked process inherited and must not keep.
+//! How many descriptors a process may have, and closing what a forked one inherited and must not keep.
 
 use std::io;
 use std::os::fd::RawFd;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Lets this process have `needed` descriptors, or as many as the kernel allows. Returns how many it may have now; one
+/// that may have enough is left as it is, since programs that use select(2) fail at descriptors over 1023.
+pub fn raise_limit(needed: u64) -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return needed;
+    };
+    if soft >= needed {
+        return soft;
+    }
+    let raised = needed.min(hard);
+    match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
+        Ok(()) => raised,
+        Err(_) => soft,
+    }
+}
+
+/// How many descriptors this process may have.
+pub fn limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
+/// Takes back what [`raise_limit`] gave. What is open stays open.
+pub fn lower_limit(limit: u64) {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Lowering a soft limit is never refused.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, limit.min(hard), hard);
+    }
+}
 
 /// Closes every descriptor above stderr that is not in `keep`.
 ///

@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::overdue::Overdue;
+use super::care::{Care, Verdict};
 use crate::channel::message::{RecycleReason, ToMaster, ToWorker};
 use crate::channel::{Received, WorkerEnd};
 use crate::daemon::logging;
@@ -54,6 +54,15 @@ impl Orders {
             .state
             .compare_exchange(GO_ON, order, Ordering::AcqRel, Ordering::Acquire);
         let _ = self.wake.write(1);
+    }
+
+    /// The script counts more memory than it should, while the kernel counts less: it would die of its own limit before
+    /// anybody else saw it coming.
+    pub fn leave_for_memory(&self, script_bytes: u64, limit_bytes: u64) {
+        if !self.must_leave() {
+            log::info!("memory over 80 % script_bytes={script_bytes} limit_bytes={limit_bytes}");
+            self.give(LEAVE_FOR_MEMORY);
+        }
     }
 
     /// Begin no other job: finish the one in hand, give back the rest, leave.
@@ -106,8 +115,8 @@ pub struct Control {
     pub board: Arc<Scoreboard>,
     /// The slot's record; none for the keeper.
     pub place: Option<usize>,
-    /// Long jobs of a native consumer; none for the keeper.
-    pub overdue: Option<Arc<Overdue>>,
+    /// What it looks after for the main thread; none for the keeper.
+    pub care: Option<Arc<Care>>,
     /// Over 80 % of it the worker is recycled; in bytes.
     pub memory_limit_bytes: u64,
     /// From the master's end to the worker's.
@@ -138,7 +147,7 @@ impl Control {
 
     fn run(&self, signals: &SignalFd, orders: &Orders) {
         loop {
-            let timer = self.overdue.as_ref().map(|overdue| overdue.timer());
+            let timer = self.care.as_ref().map(|care| care.alarm.fd());
             let mut ready = vec![
                 PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -146,7 +155,7 @@ impl Control {
             ready.extend(timer.map(|timer| PollFd::new(timer, PollFlags::POLLIN)));
             let _ = poll(&mut ready, PollTimeout::NONE);
             if ready.get(2).is_some_and(|timer| timer.any() == Some(true)) {
-                self.check_overdue();
+                self.look_after_jobs();
             }
             while let Ok(Some(_)) = signals.read_signal() {
                 self.terminated(orders);
@@ -159,9 +168,12 @@ impl Control {
         }
     }
 
-    fn check_overdue(&self) {
-        if let (Some(overdue), Some(place)) = (&self.overdue, self.place) {
-            overdue.check(self.board.record(place));
+    fn look_after_jobs(&self) {
+        let (Some(care), Some(place)) = (&self.care, self.place) else {
+            return;
+        };
+        if care.look(self.board.record(place)) == Verdict::EndWorker {
+            process::exit(STATUS_OVERDUE);
         }
     }
 

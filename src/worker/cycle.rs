@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::care::Care;
 use super::control::{Orders, round_up};
 use super::hold::{Answer, Hold};
 use super::life::Birth;
 use super::limits::Limits;
-use super::overdue::Overdue;
 use super::runner::{Begin, Gone, NotStarted, Runner};
 use crate::channel::message::{RecycleReason, ToMaster};
 use crate::config::Delivery;
@@ -43,7 +43,7 @@ pub struct Cycle<'a> {
     birth: &'a Birth<'a>,
     record: Record<'a>,
     orders: &'a Orders,
-    overdue: &'a Overdue,
+    care: &'a Care,
     limits: Limits,
     born: Instant,
     idle_since: Instant,
@@ -70,7 +70,7 @@ impl<'a> Cycle<'a> {
         birth: &'a Birth<'a>,
         record: Record<'a>,
         orders: &'a Orders,
-        overdue: &'a Overdue,
+        care: &'a Care,
     ) -> Self {
         let worker = &birth.pool.worker;
         let seed = birth.nonce ^ birth.generation << 32 ^ birth.place as u64;
@@ -81,7 +81,7 @@ impl<'a> Cycle<'a> {
             birth,
             record,
             orders,
-            overdue,
+            care,
             limits: Limits::draw(
                 worker.max_run_count,
                 worker.max_run_time,
@@ -188,14 +188,18 @@ impl<'a> Cycle<'a> {
             }
             let began = Instant::now();
             self.show(State::Busy);
-            let ran = runner.run_idle();
+            self.care.enter_consumer();
+            let ran = runner.run_idle(self.orders);
+            self.care.leave_consumer();
             let took = began.elapsed();
             match ran {
                 Ok(Ran::Nothing) => {
                     // Every call counts as a run; this one was no work.
                     self.count(took, false);
                     self.show(State::Idle);
-                    self.orders.wait(self.birth.pool.worker.empty_sleep);
+                    let empty_sleep = self.birth.pool.worker.empty_sleep;
+                    let limit = self.may_sleep().unwrap_or(empty_sleep);
+                    self.orders.wait(empty_sleep.min(limit));
                 }
                 Ok(Ran::Something) => {
                     self.count(took, false);
@@ -240,16 +244,17 @@ impl<'a> Cycle<'a> {
         runner: &mut Runner<'_>,
     ) -> Option<End> {
         if runner.is_native() {
-            self.overdue.begin(reservation.extent(), || hold.tail());
+            let extent = reservation.extent();
+            self.care.begin_reservation(extent, || hold.tail());
         }
-        let begin = Begin::WhileAllowed(self.overdue);
+        let begin = Begin::WhileAllowed(&self.care.overdue);
         let mut given_back = 0;
         let (settled, end) = self.run(reservation, begin, runner, &mut |unsent| {
             given_back += unsent;
             hold.give_back(unsent);
         });
         if runner.is_native()
-            && let Some(given) = self.overdue.end()
+            && let Some(given) = self.care.overdue.end()
         {
             given_back += given.jobs;
             hold.given_back(given);
@@ -311,7 +316,8 @@ impl<'a> Cycle<'a> {
         let mut settled = Settled::default();
         let mut longest = Duration::ZERO;
         let (began, mut job_began) = (Instant::now(), Instant::now());
-        let (record, label) = (self.record, self.birth);
+        let (record, label, orders) = (self.record, self.birth, self.orders);
+        let limit = self.birth.pool.run.memory_limit_bytes;
         let mut ended = |place: usize, outcome: Outcome| {
             let now = Instant::now();
             let took = now - job_began;
@@ -331,8 +337,11 @@ impl<'a> Cycle<'a> {
         let mut told = Told {
             ended: &mut ended,
             unsent,
+            full: &mut |bytes| orders.leave_for_memory(bytes, limit),
         };
+        self.care.enter_consumer();
         let end = runner.run(jobs, begin, self.orders, &mut told);
+        self.care.leave_consumer();
         self.runs += settled.ended() as u64;
         self.idle_since = Instant::now();
         self.batches[reservation.key_index].learn(Measured {
@@ -425,11 +434,7 @@ impl<'a> Cycle<'a> {
             }
             return None;
         }
-        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
-        let limit = self
-            .limits
-            .may_sleep(age, idle)
-            .map_or(PollTimeout::NONE, round_up);
+        let limit = self.may_sleep().map_or(PollTimeout::NONE, round_up);
         let watched = [
             Some(self.orders.wake()),
             Some(self.birth.doorbell.as_fd()),
@@ -455,6 +460,12 @@ impl<'a> Cycle<'a> {
         }
         let how = has_died.then(|| runner.check_idle().err()).flatten()?;
         self.restart(runner, &how)
+    }
+
+    /// Until a limit is reached; none: there is no such limit.
+    fn may_sleep(&self) -> Option<Duration> {
+        let (age, idle) = (self.born.elapsed(), self.idle_since.elapsed());
+        self.limits.may_sleep(age, idle)
     }
 
     fn count(&mut self, took: Duration, is_failure: bool) {

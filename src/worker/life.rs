@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 
+use super::care::Care;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
 use super::hold::Hold;
 use super::outage::Outages;
-use super::overdue::Overdue;
 use super::runner::{NotStarted, Runner};
+use super::time_limit::TimeLimit;
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
 use crate::config::{Pool, QueueNumbers};
@@ -124,7 +125,7 @@ struct Prepared {
     /// The control thread's.
     orders: Arc<Orders>,
     /// Shared with the control thread.
-    overdue: Arc<Overdue>,
+    care: Arc<Care>,
 }
 
 /// Takes the slot: its lock, which lasts until this process ends. None when it is told to leave before it has the lock.
@@ -140,12 +141,14 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<Prepared>, String> {
     {
         log::warn!("cannot change niceness {} err={err}", birth.label());
     }
-    let overdue = Arc::new(Overdue::new().map_err(|err| err.to_string())?);
+    let time_limit = birth.pool.run.max_job_time.map(TimeLimit::new);
+    let care = Care::new(time_limit, birth.label()).map_err(|err| err.to_string())?;
+    let care = Arc::new(care);
     let control = Control {
         channel: Arc::clone(&birth.channel),
         board: Arc::clone(board),
         place: Some(birth.place),
-        overdue: Some(Arc::clone(&overdue)),
+        care: Some(Arc::clone(&care)),
         memory_limit_bytes: birth.pool.run.memory_limit_bytes,
         shutdown_timeout: birth.shutdown_timeout,
     };
@@ -158,11 +161,7 @@ fn prepare(birth: &Birth<'_>) -> Result<Option<Prepared>, String> {
         .record(birth.place)
         .move_in(birth.generation, Identity::of(std::process::id() as i32));
     let page = Page::open(&birth.page).map_err(|err| format!("{}: {err}", birth.page.display()))?;
-    Ok(Some(Prepared {
-        page,
-        orders,
-        overdue,
-    }))
+    Ok(Some(Prepared { page, orders, care }))
 }
 
 /// Waits for the slot's lock. Our master found it free, but a worker that an older master had forked just before it
@@ -177,15 +176,11 @@ fn lock_slot(birth: &Birth<'_>, orders: &Orders) -> io::Result<bool> {
 }
 
 fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
-    let Prepared {
-        page,
-        orders,
-        overdue,
-    } = prepared;
+    let Prepared { page, orders, care } = prepared;
     let record = birth.board.record(birth.place);
     birth.board.take_stock(birth.place, page);
     let label = birth.label();
-    let mut cycle = Cycle::new(birth, record, orders, overdue);
+    let mut cycle = Cycle::new(birth, record, orders, care);
     let settings = birth.pool.queue.as_ref().zip(birth.queue_numbers);
     let mut hold = settings.map(|(queue, numbers)| {
         let seed = birth.nonce ^ u64::from(std::process::id());
@@ -203,7 +198,7 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     if cycle.back_off(birth.consumer_delay) || orders.must_leave() {
         return 0;
     }
-    let mut runner = match Runner::new(birth, record, page) {
+    let mut runner = match Runner::new(birth, record, page, care) {
         Ok(runner) => runner,
         Err(err) => {
             log::error!("cannot start consumer {label} err={err}");

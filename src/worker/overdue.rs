@@ -5,13 +5,9 @@
 //! it with one compare-and-swap, so that from then on the rest cannot be begun, and starts a thread that gives it back on a
 //! connection of its own: heartbeats do not wait for a store that stalls. The main thread hears of it after its job.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use nix::sys::timer::{Expiration, TimerSetTimeFlags};
-use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::consumer::script::PATIENCE;
 use crate::queue::{Extent, Tail};
@@ -22,10 +18,9 @@ use crate::sys::clock;
 const STACK_BYTES: usize = 256 << 10;
 
 /// Shared by the main thread, the control thread and the one that gives back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Overdue {
     gate: Gate,
-    timer: TimerFd,
     hand: Mutex<Hand>,
     is_done: Condvar,
 }
@@ -65,33 +60,19 @@ pub struct GivenBack {
 }
 
 impl Overdue {
-    /// Nothing is in hand.
-    ///
-    /// # Errors
-    /// When the kernel has no descriptors left.
-    pub fn new() -> std::io::Result<Self> {
-        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        Ok(Self {
-            gate: Gate::default(),
-            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
-            hand: Mutex::default(),
-            is_done: Condvar::new(),
-        })
-    }
-
-    /// Main thread: a reservation begins. One of a single job has nothing to give back.
-    pub fn begin(&self, extent: Extent, tail: impl FnOnce() -> Tail) {
+    /// Main thread: a reservation begins; answers when to look after it (monotonic). One of a single job has nothing to give
+    /// back.
+    pub fn begin(&self, extent: Extent, tail: impl FnOnce() -> Tail) -> Option<Duration> {
         self.gate.open(extent.token.number, extent.jobs);
-        if extent.jobs > 1 {
+        (extent.jobs > 1).then(|| {
             let mut hand = self.hand();
             let tail = match std::mem::take(&mut *hand) {
                 Hand::Full(_, tail) | Hand::GaveBack { tail, .. } => tail,
                 Hand::Empty | Hand::GivingBack => tail(),
             };
             *hand = Hand::Full(extent, tail);
-            drop(hand);
-            self.arm(PATIENCE);
-        }
+            clock::monotonic() + PATIENCE
+        })
     }
 
     /// Main thread: may the job at this place be begun? It counts as begun from then on.
@@ -114,29 +95,20 @@ impl Overdue {
         Some(GivenBack { jobs, is_back })
     }
 
-    /// Control thread: readable when it is time for [`Overdue::check`].
-    pub fn timer(&self) -> BorrowedFd<'_> {
-        self.timer.as_fd()
-    }
-
-    /// Control thread: gives back what waits behind a job that takes too long.
-    pub fn check(self: &Arc<Self>, record: Record<'_>) {
-        // Unreadable again.
-        let _ = self.timer.wait();
-        let Some(seen) = self.gate.waiting() else {
-            return;
-        };
-        let runs_for = clock::monotonic().saturating_sub(record.since());
-        match PATIENCE.checked_sub(runs_for) {
-            Some(left) if !left.is_zero() => self.arm(left),
-            _ => {
-                if let Some(jobs) = self.gate.close(seen) {
-                    self.give_back(jobs);
-                } else {
-                    // It went on to the next job meanwhile.
-                    self.arm(PATIENCE);
-                }
+    /// Control thread: gives back what waits behind a job that takes too long; answers when to look again (monotonic).
+    pub fn check(self: &Arc<Self>, record: Record<'_>) -> Option<Duration> {
+        let seen = self.gate.waiting()?;
+        let (now, at) = (clock::monotonic(), record.since() + PATIENCE);
+        if now < at {
+            return Some(at);
+        }
+        match self.gate.close(seen) {
+            Some(jobs) => {
+                self.give_back(jobs);
+                None
             }
+            // It went on to the next job meanwhile.
+            None => Some(now + PATIENCE),
         }
     }
 
@@ -168,13 +140,6 @@ impl Overdue {
     fn gave_back(&self, hand: Hand) {
         *self.hand() = hand;
         self.is_done.notify_all();
-    }
-
-    fn arm(&self, after: Duration) {
-        let expiration = Expiration::OneShot(after.into());
-        if let Err(err) = self.timer.set(expiration, TimerSetTimeFlags::empty()) {
-            log::error!("cannot set a timer err={err}");
-        }
     }
 
     fn hand(&self) -> MutexGuard<'_, Hand> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
+use super::care::Care;
 use super::control::Orders;
 use super::life::Birth;
 use super::limits::Restarts;
@@ -74,6 +75,7 @@ struct Beside<'a> {
     restarts: Restarts,
     /// Never rings: for a script that is to hear of no order.
     quiet: EventFd,
+    care: &'a Care,
 }
 
 impl<'a> Runner<'a> {
@@ -81,7 +83,12 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// When the kernel has no descriptors left.
-    pub fn new(birth: &Birth<'_>, record: Record<'a>, page: &'a Page) -> std::io::Result<Self> {
+    pub fn new(
+        birth: &Birth<'_>,
+        record: Record<'a>,
+        page: &'a Page,
+        care: &'a Care,
+    ) -> std::io::Result<Self> {
         let Pool { name, run, env, .. } = birth.pool;
         let info = WorkerInfo {
             name: birth.daemon.into(),
@@ -107,6 +114,7 @@ impl<'a> Runner<'a> {
                 started: Instant::now(),
                 restarts: Restarts::new(birth.nonce ^ birth.place as u64),
                 quiet: EventFd::new()?,
+                care,
             })),
         };
         Ok(Self { info, kind })
@@ -172,14 +180,18 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// The consumer is gone.
-    pub fn run_idle(&mut self) -> Result<Ran, String> {
+    pub fn run_idle(&mut self, orders: &Orders) -> Result<Ran, String> {
         match &mut self.kind {
             Kind::Native(consumer) => Ok(consumer::run_idle(consumer.as_mut())),
             Kind::Script(beside) => {
                 let Some(script) = &mut beside.script else {
                     return Err("it does not run".into());
                 };
-                script.run_idle().map_err(|death| beside.buried(&death))
+                let mut full =
+                    |bytes| orders.leave_for_memory(bytes, beside.spec.memory_limit_bytes);
+                script
+                    .run_idle(&mut full)
+                    .map_err(|death| beside.buried(&death))
             }
         }
     }
@@ -284,13 +296,25 @@ impl Beside<'_> {
             } => {
                 // What it noted as finished is, although the replies were lost with it.
                 let noted = death.finished.saturating_sub(finished_before) as usize;
-                (told_of..noted).for_each(|place| (told.ended)(place, Outcome::Done));
+                let failed = self.page.read().failed;
+                for place in told_of..noted {
+                    // Runs are counted from 1.
+                    let outcome = match failed.contains(&(finished_before + place as u64 + 1)) {
+                        true => Outcome::Failed("its reason was lost with the script".into()),
+                        false => Outcome::Done,
+                    };
+                    (told.ended)(place, outcome);
+                }
                 let has_begun = noted <= told_of && death.in_hand;
-                if has_begun && !death.is_crash() {
-                    (told.ended)(told_of, Outcome::Failed(death.reason()));
+                let late = self.care.time_limit.as_ref();
+                let late = late.and_then(|limit| limit.verdict(self.record));
+                let failure = late.or_else(|| (!death.is_crash()).then(|| death.reason()));
+                let has_failed = has_begun && failure.is_some();
+                if let Some(reason) = failure.filter(|_| has_begun) {
+                    (told.ended)(told_of, Outcome::Failed(reason));
                 }
                 Err(Gone {
-                    has_begun: has_begun && death.is_crash(),
+                    has_begun: has_begun && !has_failed,
                     how: self.buried(&death),
                 })
             }

@@ -49,18 +49,23 @@ fn way_to(worlds: &[(World, usize)], mut index: usize) -> String {
     way.join("\n")
 }
 
+/// One key, and nothing given back.
 fn bounds(jobs: usize, breaks: usize, kills: usize, leaves: usize) -> Bounds {
     Bounds {
+        keys: 1,
         jobs,
         breaks,
         kills,
         leaves,
+        ..Bounds::default()
     }
 }
 
 fn assert_clean(bounds: Bounds) {
-    if let Err(way) = search(bounds, Fault::None) {
-        panic!("{way}");
+    let begun = std::time::Instant::now();
+    match search(bounds, Fault::None) {
+        Ok(visited) => println!("{visited} worlds in {:?}: {bounds:?}", begun.elapsed()),
+        Err(way) => panic!("{way}"),
     }
 }
 
@@ -82,19 +87,81 @@ fn nothing_is_lost_when_connections_break_in_a_row() {
 }
 
 #[test]
+fn nothing_is_lost_between_keys() {
+    for bounds in [bounds(2, 1, 1, 0), bounds(2, 1, 0, 1), bounds(2, 0, 2, 0)] {
+        assert_clean(Bounds { keys: 2, ..bounds });
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_jobs_are_given_back() {
+    for (bounds, gives) in [(bounds(3, 1, 1, 1), 1), (bounds(3, 1, 0, 1), 2)] {
+        assert_clean(Bounds { gives, ..bounds });
+    }
+}
+
+#[test]
+fn a_worker_whose_lists_are_taken_over_loses_nothing() {
+    for (bounds, keys) in [(bounds(2, 1, 0, 1), 1), (bounds(2, 0, 1, 0), 2)] {
+        assert_clean(Bounds {
+            keys,
+            gives: 1,
+            thefts: 1,
+            ..bounds
+        });
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
+fn nothing_is_lost_in_a_wider_search() {
+    let two_keys = Bounds {
+        keys: 2,
+        gives: 1,
+        ..bounds(3, 1, 1, 1)
+    };
+    assert_clean(two_keys);
+    assert_clean(Bounds {
+        thefts: 1,
+        ..bounds(3, 1, 1, 1)
+    });
+    assert_clean(Bounds {
+        keys: 3,
+        ..bounds(3, 1, 1, 0)
+    });
+}
+
+#[test]
 fn the_search_finds_every_planted_fault() {
-    for fault in [
-        Fault::EmptyTurnKeepsToken,
-        Fault::TurnChecksNothing,
-        Fault::TurnKeepsToken,
-        Fault::ReclaimNamesNoToken,
-        Fault::OpenOverwrites,
-        Fault::ProgressOfAnyToken,
-        Fault::NoLookAfterBreak,
-        Fault::LeaveForgetsTurn,
-        Fault::GiveBackToTail,
+    let one_key = bounds(3, 1, 1, 1);
+    let two_keys = Bounds {
+        keys: 2,
+        thefts: 1,
+        ..bounds(2, 1, 1, 0)
+    };
+    let given_back = Bounds {
+        gives: 1,
+        ..bounds(3, 1, 0, 0)
+    };
+    for (fault, bounds) in [
+        (Fault::EmptyTurnKeepsToken, one_key),
+        (Fault::TurnChecksNothing, one_key),
+        (Fault::TurnKeepsToken, one_key),
+        (Fault::ReclaimNamesNoToken, one_key),
+        (Fault::OpenOverwrites, one_key),
+        (Fault::ProgressOfAnyToken, one_key),
+        (Fault::NoLookAfterBreak, one_key),
+        (Fault::LeaveForgetsTurn, one_key),
+        (Fault::GiveBackToTail, one_key),
+        (Fault::SettledKeepsToken, two_keys),
+        (Fault::ChosenIsNotChecked, two_keys),
+        (Fault::LooksAtHeldOnly, two_keys),
+        (Fault::GiveBackChecksNoLength, given_back),
+        (Fault::GiveBackChecksNoToken, given_back),
+        (Fault::GivenUpIsForgotten, given_back),
+        (Fault::GivenUpIsBegun, given_back),
     ] {
-        match search(bounds(3, 1, 1, 1), fault) {
+        match search(bounds, fault) {
             Ok(visited) => panic!("{fault:?} is not seen in {visited} worlds"),
             Err(way) => println!("{fault:?}: {}", way.lines().next().unwrap_or_default()),
         }

@@ -1,11 +1,18 @@
-//! The model of the store: one queue, one slot, and the scripts as pure functions. With a fault it errs in one way.
+//! The model of the store: a queue of some keys, one slot, and the scripts as pure functions. With a fault it errs in
+//! one way.
 
 pub type Token = u16;
 pub type Job = u16;
 
-/// What lies in the store for one queue and one slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What lies in the store for one slot: one entry per key, highest priority first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Store {
+    pub keys: Vec<Key>,
+}
+
+/// What lies there for one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
     pub waiting: Vec<Job>,
     pub reserved: Option<Reserved>,
     pub registered: bool,
@@ -24,23 +31,40 @@ pub struct Reserved {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Command {
     Open {
+        key: usize,
         token: Token,
     },
     Turn {
-        token: Token,
+        held: usize,
         jobs: usize,
         next: Token,
-        most: usize,
         divisor: usize,
         failed: usize,
+        /// Of each key: the token expected, and the most jobs.
+        expected: Vec<(Token, usize)>,
+    },
+    GiveBack {
+        key: usize,
+        token: Token,
+        jobs: usize,
+        count: usize,
     },
     Reclaim {
+        key: usize,
         token: Token,
         jobs: usize,
         ended: usize,
         failed: usize,
         reclaimed: usize,
     },
+}
+
+/// What a script answers, if not LOST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    /// A turn's: which key, which jobs.
+    Taken(usize, Vec<Job>),
 }
 
 /// A mistake planted in the protocol, for the search to find.
@@ -53,6 +77,10 @@ pub enum Fault {
     TurnChecksNothing,
     /// A turn checks its token, and never changes it.
     TurnKeepsToken,
+    /// A turn to another key leaves the token of the list it settles as it was.
+    SettledKeepsToken,
+    /// A turn to another key looks at nothing but the list it settles.
+    ChosenIsNotChecked,
     /// A reclaim drops from whatever list it finds.
     ReclaimNamesNoToken,
     /// The list is opened although it is there.
@@ -61,91 +89,153 @@ pub enum Fault {
     ProgressOfAnyToken,
     /// After a broken connection the worker takes the turn for not run, with a new token.
     NoLookAfterBreak,
+    /// After a turn without answer the worker looks for its jobs only where it held some before.
+    LooksAtHeldOnly,
     /// After a broken connection a leaving worker does not think of the turn that may have run.
     LeaveForgetsTurn,
     /// What was not begun goes to the tail.
     GiveBackToTail,
+    /// Giving back looks at the token only.
+    GiveBackChecksNoLength,
+    /// Giving back looks at the length only.
+    GiveBackChecksNoToken,
+    /// The worker takes what it may have given back for given back, and does not see to it.
+    GivenUpIsForgotten,
+    /// The worker begins jobs that it may have given back.
+    GivenUpIsBegun,
 }
 
 impl Store {
-    /// Runs a script: the jobs it reserved, nothing, or `None` for LOST.
-    pub fn run(&mut self, command: &Command, fault: Fault) -> Option<Vec<Job>> {
-        match *command {
-            Command::Open { token } => self.open(token, fault),
-            Command::Turn {
+    /// Nothing is there yet.
+    pub fn new(keys: usize) -> Self {
+        Self {
+            keys: vec![Key::default(); keys],
+        }
+    }
+
+    /// Runs a script; `None` is LOST.
+    pub fn run(&mut self, command: &Command, fault: Fault) -> Option<Answer> {
+        match command {
+            Command::Open { key, token } => self.keys[*key].open(*token, fault),
+            Command::Turn { .. } => self.turn(command, fault),
+            Command::GiveBack {
+                key,
                 token,
                 jobs,
-                next,
-                most,
-                divisor,
-                failed,
-            } => {
-                let held = self.holds(token, jobs)
-                    || match fault {
-                        Fault::TurnChecksNothing => self.reserved.is_some(),
-                        Fault::TurnKeepsToken => self.token() == Some(token),
-                        _ => false,
-                    };
-                held.then(|| {
-                    (self.processed, self.failed) = (self.processed + jobs, self.failed + failed);
-                    self.reserve(next, most, divisor, fault)
-                })
-            }
+                count,
+            } => self.keys[*key].give_back(*token, *jobs, *count, fault),
             Command::Reclaim {
+                key,
                 token,
                 jobs,
                 ended,
                 failed,
                 reclaimed,
             } => {
-                let unnamed = fault == Fault::ReclaimNamesNoToken && self.reserved.is_some();
-                (self.holds(token, jobs) || unnamed).then(|| {
-                    self.processed += ended;
-                    self.failed += failed;
-                    self.reclaimed += reclaimed;
-                    self.give_back(ended, fault);
-                    vec![]
+                let key = &mut self.keys[*key];
+                let unnamed = fault == Fault::ReclaimNamesNoToken && key.reserved.is_some();
+                (key.holds(*token, *jobs) || unnamed).then(|| {
+                    key.processed += ended;
+                    key.failed += failed;
+                    key.reclaimed += reclaimed;
+                    key.end(*ended, fault);
+                    Answer::Done
                 })
             }
         }
     }
 
-    fn open(&mut self, token: Token, fault: Fault) -> Option<Vec<Job>> {
+    fn turn(&mut self, command: &Command, fault: Fault) -> Option<Answer> {
+        let Command::Turn {
+            held,
+            jobs,
+            next,
+            divisor,
+            failed,
+            expected,
+        } = command
+        else {
+            unreachable!("it is a turn")
+        };
+        let token = expected[*held].0;
+        let is_known = self.keys[*held].holds(token, *jobs)
+            || match fault {
+                Fault::TurnChecksNothing => self.keys[*held].reserved.is_some(),
+                Fault::TurnKeepsToken => self.keys[*held].token() == Some(token),
+                _ => false,
+            };
+        let chosen = self.keys.iter().position(|key| !key.waiting.is_empty());
+        let chosen = chosen.unwrap_or(*held);
+        let is_other_known = chosen == *held
+            || self.keys[chosen].holds(expected[chosen].0, 0)
+            || fault == Fault::ChosenIsNotChecked;
+        if !is_known || !is_other_known {
+            return None;
+        }
+        self.keys[*held].processed += jobs;
+        self.keys[*held].failed += failed;
+        if chosen != *held && fault != Fault::SettledKeepsToken {
+            self.keys[*held].hold(*next, vec![]);
+        } else if chosen != *held {
+            self.keys[*held].hold(token, vec![]);
+        }
+        let taken = self.keys[chosen].take(expected[chosen].1, *divisor);
+        let keeps_token = match fault {
+            Fault::EmptyTurnKeepsToken => taken.is_empty(),
+            Fault::TurnKeepsToken => true,
+            _ => false,
+        };
+        let token = match self.keys[chosen].token() {
+            Some(token) if keeps_token => token,
+            _ => *next,
+        };
+        self.keys[chosen].hold(token, taken.clone());
+        Some(Answer::Taken(chosen, taken))
+    }
+}
+
+impl Key {
+    fn open(&mut self, token: Token, fault: Fault) -> Option<Answer> {
         if self.reserved.is_some() && fault != Fault::OpenOverwrites {
             return None;
         }
         self.registered = true;
-        self.reserved = Some(Reserved {
-            token,
-            jobs: vec![],
-        });
-        Some(vec![])
+        self.hold(token, vec![]);
+        Some(Answer::Done)
     }
 
-    fn reserve(&mut self, next: Token, most: usize, divisor: usize, fault: Fault) -> Vec<Job> {
+    fn take(&mut self, most: usize, divisor: usize) -> Vec<Job> {
         let share = match divisor {
             0 => most,
             _ => self.waiting.len().div_ceil(divisor).max(1),
         };
         let count = most.min(share).min(self.waiting.len());
-        let jobs: Vec<Job> = self.waiting.drain(..count).collect();
-        let keeps_token = match fault {
-            Fault::EmptyTurnKeepsToken => jobs.is_empty(),
-            Fault::TurnKeepsToken => true,
-            _ => false,
-        };
-        let token = match &self.reserved {
-            Some(reserved) if keeps_token => reserved.token,
-            _ => next,
-        };
-        self.reserved = Some(Reserved {
-            token,
-            jobs: jobs.clone(),
-        });
-        jobs
+        self.waiting.drain(..count).collect()
     }
 
-    fn give_back(&mut self, ended: usize, fault: Fault) {
+    fn hold(&mut self, token: Token, jobs: Vec<Job>) {
+        self.reserved = Some(Reserved { token, jobs });
+    }
+
+    fn give_back(
+        &mut self,
+        token: Token,
+        jobs: usize,
+        count: usize,
+        fault: Fault,
+    ) -> Option<Answer> {
+        let reserved = self.reserved.as_mut()?;
+        let has_token = reserved.token == token || fault == Fault::GiveBackChecksNoToken;
+        let has_length = reserved.jobs.len() == jobs || fault == Fault::GiveBackChecksNoLength;
+        (has_token && has_length).then(|| {
+            let left = reserved.jobs.len().saturating_sub(count);
+            let back: Vec<Job> = reserved.jobs.drain(left..).collect();
+            self.waiting.splice(0..0, back);
+            Answer::Done
+        })
+    }
+
+    fn end(&mut self, ended: usize, fault: Fault) {
         let reserved = self.reserved.take().expect("checked by the caller");
         let rest = reserved.jobs.into_iter().skip(ended);
         let place = match fault {
@@ -178,10 +268,12 @@ impl Command {
     /// Every token it names.
     pub fn each_token(&mut self, visit: &mut impl FnMut(&mut Token)) {
         match self {
-            Command::Open { token } | Command::Reclaim { token, .. } => visit(token),
-            Command::Turn { token, next, .. } => {
-                visit(token);
+            Command::Open { token, .. }
+            | Command::Reclaim { token, .. }
+            | Command::GiveBack { token, .. } => visit(token),
+            Command::Turn { next, expected, .. } => {
                 visit(next);
+                expected.iter_mut().for_each(|(token, _)| visit(token));
             }
         }
     }

@@ -103,6 +103,7 @@ impl Bench {
             let mut told = Told {
                 ended: &mut |place, outcome| ended(begin + place, outcome),
                 unsent: &mut |unsent| given_back = unsent,
+                full: &mut |_| {},
             };
             let end = script.run(&jobs[begin..], &self.orders(), &mut told);
             match end {

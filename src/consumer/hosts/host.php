@@ -88,6 +88,8 @@ final class Host
     const READ = 65536;
     /** One byte more than stark logs of a line, so that it sees that the line was cut. */
     const LINE = 8193;
+    /** Failed runs that are noted; the oldest ones are overwritten. */
+    const FAILURES = 1024;
     /** Errors after which PHP ends. */
     const FATAL = E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR;
 
@@ -112,6 +114,10 @@ final class Host
     private $lastActiveTime = 0.0;
     private $totalCount = 0;
     private $totalTime = 0.0;
+    private $failures = 0;
+
+    /** Bytes of memory, as PHP counts them, that stark is told of, once. */
+    private $full;
 
     /** Takes the descriptors over and waits to be introduced. */
     public function begin(): void
@@ -119,6 +125,7 @@ final class Host
         $this->script = $_SERVER['argv'][1];
         $this->pid = getmypid();
         $this->startTime = microtime(true);
+        $this->full = $this->bytes(ini_get('memory_limit')) / 5 * 4;
         $this->socket = fopen('php://fd/' . getenv('STARK_FD'), 'r+');
         stream_set_read_buffer($this->socket, 0);
         stream_set_timeout($this->socket, -1); // Waits for ever: the default is to give up after a minute.
@@ -202,7 +209,19 @@ final class Host
         $this->lastActiveTime = microtime(true);
         $this->totalTime += $this->lastActiveTime - $began;
         $this->totalCount++;
+        // Of memory that PHP counts, part may never have been touched: the kernel, and so stark, counts less.
+        if ($this->full > 0 && memory_get_usage(true) > $this->full) {
+            $this->full = 0;
+            $bytes = (string) memory_get_usage(true);
+            $this->send(">2\r\n\$6\r\nmemory\r\n\$" . strlen($bytes) . "\r\n$bytes\r\n");
+        }
         $this->reply($reply, true);
+    }
+
+    /** The bytes that a limit of PHP's means; not more than 0: no limit. */
+    private function bytes(string $limit): int
+    {
+        return (int) $limit * (['K' => 1 << 10, 'M' => 1 << 20, 'G' => 1 << 30][strtoupper(substr($limit, -1))] ?? 1);
     }
 
     /** run() returned false: without a queue there was nothing to do, with one the job failed. */
@@ -315,7 +334,7 @@ final class Host
         $this->input .= $piece;
     }
 
-    /** Answers the request in hand; a finished run is noted first. */
+    /** Answers the request in hand; a finished run is noted first, and before that, that it failed. */
     private function reply(string $reply, bool $finished = false): void
     {
         // A script may fork: its child must neither answer nor take the next request.
@@ -326,14 +345,25 @@ final class Host
             $this->settleOutput();
         }
         if ($finished) {
-            fseek($this->progress, 0);
-            if (fwrite($this->progress, pack('P', $this->totalCount)) !== 8) {
+            $noted = true;
+            if ($reply[0] === '-') {
+                $place = $this->failures++ % self::FAILURES;
+                $noted = $this->note(16 + 8 * $place, $this->totalCount) &&
+                    $this->note(8, min($this->failures, self::FAILURES));
+            }
+            if (!$noted || !$this->note(0, $this->totalCount)) {
                 exit(1);
             }
         }
         if (!$this->send($reply)) {
             exit(1);
         }
+    }
+
+    private function note(int $offset, int $number): bool
+    {
+        fseek($this->progress, $offset);
+        return fwrite($this->progress, pack('P', $number)) === 8;
     }
 
     private function send(string $bytes): bool

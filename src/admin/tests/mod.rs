@@ -1,8 +1,11 @@
 //! The admin port under a real poll, spoken to over real sockets: what operators rely on, and what clients without manners
 //! must not be able to do to them.
 
+mod access;
+mod clients;
+
 use super::*;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
@@ -24,12 +27,21 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits) -> Self {
+        Self::start_with(limits, Access::default(), None)
+    }
+
+    fn start_with(limits: Limits, access: Access, unix: Option<UnixListener>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut poll = mio::Poll::new().unwrap();
         let stop = Arc::new(mio::Waker::new(poll.registry(), STOP).unwrap());
         let (give, orders) = mpsc::channel();
-        let mut admin = Admin::new(listener, poll.registry(), FIRST_TOKEN, limits).unwrap();
+        let listeners = Listeners {
+            tcp: listener,
+            unix,
+        };
+        let mut admin =
+            Admin::new(listeners, poll.registry(), FIRST_TOKEN, limits, access).unwrap();
         let thread = std::thread::spawn(move || {
             let mut events = mio::Events::with_capacity(64);
             loop {
@@ -117,13 +129,23 @@ impl Peer {
         self.line()
     }
 
-    /// The value of a field of `INFO`.
-    fn info(&mut self, field: &str) -> String {
-        let length = self.ask("INFO");
-        let length: usize = length[1..].trim_end().parse().unwrap();
+    /// Asks for a text.
+    fn text(&mut self, command: &str) -> String {
+        let head = self.ask(command);
+        self.read_text(&head)
+    }
+
+    /// The rest of a bulk or verbatim string that began with this line.
+    fn read_text(&mut self, head: &str) -> String {
+        let length: usize = head[1..].trim_end().parse().expect("a string's length");
         let mut text = vec![0; length + 2];
         self.0.read_exact(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// The value of a field of `INFO`.
+    fn info(&mut self, field: &str) -> String {
+        let text = self.text("INFO");
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -163,7 +185,7 @@ fn redis_cli_speaks_with_it() {
             .redis_cli(&["info"], "")
             .contains("# Master\r\nname:mail\r\n")
     );
-    assert_eq!(server.redis_cli(&["--raw", "command", "count"], ""), "6\n");
+    assert_eq!(server.redis_cli(&["--raw", "command", "count"], ""), "12\n");
     let unknown = server.redis_cli(&["get", "key"], "");
     assert_eq!(
         unknown.trim_end(),
@@ -262,8 +284,8 @@ fn errors_leave_the_connection_usable() {
     let server = start();
     let mut peer = server.connect();
     assert_eq!(
-        peer.ask("HELLO 3"),
-        "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n"
+        peer.ask("GOODBYE 3"),
+        "-ERR unknown command 'GOODBYE', with args beginning with: '3' \r\n"
     );
     assert_eq!(
         peer.ask("ECHO"),
@@ -448,10 +470,19 @@ fn closing_sends_what_is_left_and_refuses_new_connections() {
 }
 
 fn admin_alone() -> (mio::Poll, Admin, SocketAddr) {
+    admin_alone_with(Access::default())
+}
+
+fn admin_alone_with(access: Access) -> (mio::Poll, Admin, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let poll = mio::Poll::new().unwrap();
-    let admin = Admin::new(listener, poll.registry(), FIRST_TOKEN, Limits::new(8)).unwrap();
+    let listeners = Listeners {
+        tcp: listener,
+        unix: None,
+    };
+    let limits = Limits::new(8);
+    let admin = Admin::new(listeners, poll.registry(), FIRST_TOKEN, limits, access).unwrap();
     (poll, admin, address)
 }
 
