@@ -26,7 +26,8 @@ impl<'a> Outage<'a> {
         let begun = |word: u64| {
             let over = Duration::from_micros(word);
             let may = word == 0 || (word & AWAY == 0 && began > over + self.quiet);
-            may.then(|| AWAY | micros(since))
+            // Some failed before and did not see it end: that does not make the next one longer.
+            may.then(|| AWAY | micros(since.max(over)))
         };
         self.update(begun).is_some()
     }
@@ -80,7 +81,9 @@ mod tests {
         assert_eq!(outage.end(at(999), at(1001)), None, "asked before");
         assert_eq!(outage.end(at(1500), at(1501)), Some(at(501)));
         assert!(!outage.begin(at(1400), at(1000)), "a slow failure");
-        assert!(outage.begin(at(1502), at(1502)), "another outage");
+        assert!(outage.begin(at(1600), at(1000)), "another outage");
+        let whole = at(2000) - at(1501);
+        assert_eq!(outage.end(at(2000), at(2000)), Some(whole));
     }
 
     #[test]

@@ -88,3 +88,27 @@ fn gone_at_the_start_it_is_waited_for() {
     assert_each_ran_once(&rig, 100);
     assert_told(&rig.stark, 1);
 }
+
+#[test]
+fn what_waits_behind_a_long_job_is_given_back_after_the_outage_and_not_after_the_job() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis.socket());
+    let ini = ini(&through(&proxy), 2, "prefetch = 50") + "[main]\nlog_level = debug\n";
+    let rig = Rig {
+        stark: Stark::start(&ini, ""),
+        redis,
+    };
+    let mut gate = rig.gate("gate");
+    // They learn that jobs are short, and reserve several.
+    rig.push((0..100).map(|number| rig.job_of_ms(number, 1)));
+    wait_for_value(LIMIT, "runs", 100, || rig.runs().len());
+    let giveback = sha1_smol::Sha1::from(include_str!("../../src/queue/giveback.lua"));
+    proxy.answer(&giveback.digest().to_string(), "-LOADING not yet\r\n");
+    let long = [rig.job_at(100, &gate)].into_iter();
+    rig.push(long.chain((101..200).map(|number| rig.job_of_ms(number, 1))));
+    rig.stark.wait_for_log("cannot give back yet");
+    proxy.answer_no_more();
+    wait_for_value(LIMIT, "the others' runs", 200, || rig.runs().len());
+    gate.open();
+    assert_each_ran_once(&rig, 200);
+}

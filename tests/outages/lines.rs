@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::redis::run;
 use crate::*;
 
 /// Settings of more pools, each with this `[queue]` section.
@@ -76,14 +77,29 @@ fn a_stall_longer_than_the_timeout_is_told_with_its_length() {
 fn connections_that_are_killed_are_no_outage() {
     let rig = rig(Redis::start());
     load(&rig, 1500);
+    let mut connection = rig.redis.connect();
     for _ in 0..5 {
-        let before = rig.runs().len();
-        rig.redis
-            .command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        wait_for(LIMIT, "progress", || rig.runs().len() > before);
+        let before = connections(&mut connection);
+        let all = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+        run(&mut connection, &all);
+        // The workers and the keeper. Who is hit twice before he has done anything would call it an outage.
+        wait_for(LIMIT, "all connect anew", || {
+            connections(&mut connection) > before + WORKERS as u64
+        });
+        let is_idle = |number| rig.stark.worker(number)["state"] == "idle";
+        wait_for(LIMIT, "all are idle", || (0..WORKERS).all(is_idle));
+        wait_for(LIMIT, "the keeper watches", || {
+            rig.stark.info()["queue0"].contains("connected=1")
+        });
     }
     assert_each_ran_once(&rig, 1500);
     assert_eq!(told(&rig.stark), (0, 0));
+}
+
+/// Clients that the server has met.
+fn connections(connection: &mut redis::Connection) -> u64 {
+    let info: redis::InfoDict = redis::cmd("INFO").query(connection).expect("an answer");
+    info.get("total_connections_received").expect("a number")
 }
 
 /// The most of these within any such span.

@@ -157,6 +157,31 @@ fn what_a_proxy_says_in_a_servers_place() {
     }
 }
 
+#[test]
+fn a_server_that_cannot_yet_at_the_start_is_waited_for() {
+    for answer in [
+        "-LOADING Redis is loading the dataset in memory\r\n",
+        "-ERR max number of clients reached\r\n",
+    ] {
+        let redis = Redis::start();
+        let proxy = Proxy::start(&redis.socket());
+        proxy.answer("", answer);
+        let stark = Stark::prepare(&ini(&through(&proxy), 2, ""), "");
+        let ended = stark.cli(&[]);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        assert!(
+            ended.stderr.contains("the workers wait for it"),
+            "{ended:?}"
+        );
+        wait_until_told(&stark, 1);
+        proxy.answer_no_more();
+        let rig = Rig { redis, stark };
+        rig.push_numbers(0..100);
+        assert_each_ran_once(&rig, 100);
+        assert_told(&rig.stark, 1);
+    }
+}
+
 fn fill(server: &mut redis::Connection) {
     run(server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     run(server, &["CONFIG", "SET", "maxmemory", "1000"]);
