@@ -24,10 +24,10 @@ const RULES: &[(&str, &str)] = &[
     ("channel", "sys channel::message"),
     ("queue", "config resp sys jitter"),
     ("consumer", "config resp sys queue::Job"),
-    // keeper: of worker, the control thread, which answers the master for both.
+    // keeper: of worker, the control thread, which answers the master for both, and how outages are told.
     (
         "keeper",
-        "queue channel scoreboard config sys worker::control",
+        "queue channel scoreboard config sys worker::control worker::outage",
     ),
     // store: of queue, key names and hashes of scripts.
     ("store", "resp queue config sys"),

@@ -90,6 +90,7 @@ fn a_broken_connection_may_lose_a_job_but_no_job_comes_twice_and_none_is_counted
         Fate::Dropped,
         Fate::Unanswered,
         Fate::HalfAnswered,
+        Fate::Reset,
         Fate::Late,
     ] {
         let redis = Redis::start();
@@ -109,7 +110,7 @@ fn a_broken_connection_may_lose_a_job_but_no_job_comes_twice_and_none_is_counted
         }
         let expected: &[&[u8]] = match fate {
             Fate::Dropped => &[b"b2", b"b3", b"b4"],
-            Fate::Unanswered | Fate::HalfAnswered => &[b"b3", b"b4"],
+            Fate::Unanswered | Fate::HalfAnswered | Fate::Cut(_) | Fate::Reset => &[b"b3", b"b4"],
             Fate::Late => &[b"b2", b"b4"],
         };
         assert_eq!(came, expected, "{fate:?}");

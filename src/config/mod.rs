@@ -164,6 +164,35 @@ impl Config {
         }
         queues
     }
+
+    /// Of a pool with a queue, in the numbers of [`Config::queues`]: the first queue of its server, and its own first.
+    pub fn queue_numbers(&self, pool: usize) -> Option<QueueNumbers> {
+        let mine = self.pools[pool].queue.as_ref()?;
+        let queues = self.queues();
+        let number_of = |is_it: &dyn Fn(&Queue, &String) -> bool| {
+            let found = |(pool, key): &(usize, usize)| {
+                let queue = self.pools[*pool].queue.as_ref();
+                queue.is_some_and(|queue| is_it(queue, &queue.keys[*key]))
+            };
+            queues.iter().position(found)
+        };
+        let is_server = |queue: &Queue| queue.address == mine.address;
+        Some(QueueNumbers {
+            of_server: number_of(&|queue, _| is_server(queue))?,
+            own: number_of(&|queue, key| {
+                is_server(queue) && queue.db == mine.db && *key == mine.keys[0]
+            })?,
+        })
+    }
+}
+
+/// Where a pool's queue and its server are told of, in the numbers of [`Config::queues`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueNumbers {
+    /// The first queue of the server, of whichever pool.
+    pub of_server: usize,
+    /// The first queue of the pool.
+    pub own: usize,
 }
 
 /// `[main]`: the daemon itself.

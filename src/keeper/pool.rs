@@ -13,10 +13,11 @@ use super::Birth;
 use super::census::Census;
 use super::estate::Estate;
 use crate::config;
-use crate::queue::{self, Backoff, QueueError, Tracking, Watch};
+use crate::queue::{self, QueueError, Tracking, Watch};
 use crate::scoreboard::{Scoreboard, State};
 use crate::sys::clock;
 use crate::worker::control::{Orders, round_up};
+use crate::worker::outage::Outages;
 
 /// How often the length is asked for when nothing happens: a lost notice costs no more than this.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -36,12 +37,11 @@ pub struct PoolKeeper<'a> {
     is_tracked: bool,
     /// When the length is asked for at the latest.
     ask_at: Instant,
-    backoff: Backoff,
-    /// Since when the store is away.
-    outage: Option<Instant>,
+    outages: Outages<'a>,
     queue: &'a config::Queue,
-    /// Says what befalls the server; other pools of the same server do not repeat it.
+    /// Warns of how the server is set up; other pools of the same server do not repeat it.
     is_speaker: bool,
+    has_looked_at_server: bool,
     /// Numbers of this pool's queues on the scoreboard, and which of its keys each is.
     queues: Vec<(usize, usize)>,
     estate: Estate<'a>,
@@ -66,6 +66,8 @@ impl<'a> PoolKeeper<'a> {
                 .collect(),
             ..queue.clone()
         };
+        let numbers_of_pool = birth.config.queue_numbers(pool)?;
+        let server = (&queue.address, queue.timeout);
         let earlier = birth.config.pools[..pool].iter();
         let is_speaker = !earlier
             .filter_map(|pool| pool.queue.as_ref())
@@ -85,10 +87,10 @@ impl<'a> PoolKeeper<'a> {
             watch: Watch::new(queue),
             is_tracked: true,
             ask_at: Instant::now(),
-            backoff: Backoff::new(seed),
-            outage: None,
+            outages: Outages::new(&birth.board, numbers_of_pool, server, seed),
             queue,
             is_speaker,
+            has_looked_at_server: false,
             estate: Estate::new(&own, birth),
             census: Census::new(&own, queues.iter().map(|(number, _)| *number).collect()),
             queues,
@@ -103,17 +105,17 @@ impl<'a> PoolKeeper<'a> {
                 .keeper_watches(self.pool)
                 .store(0, Ordering::SeqCst);
             let Err(err) = ended else { break };
-            let is_new = self.is_away();
-            // Told after the pause: when the store refused the start, the master has said so and we are to leave.
-            if !orders.wait(self.backoff.next_delay()) && is_new {
-                self.tell_away(&err);
+            for (number, _) in &self.queues {
+                self.board.set_queue_connected(*number, false);
             }
+            let delay = self.outages.failed(&err);
+            orders.wait(delay);
         }
     }
 
     /// The workers have left before us; those that were killed still hold jobs.
     pub fn hand_back(&mut self) {
-        if self.outage.is_some() {
+        if self.outages.is_away() {
             return;
         }
         if let Err(err) = self.estate.settle_all(self.board) {
@@ -124,60 +126,32 @@ impl<'a> PoolKeeper<'a> {
         }
     }
 
-    /// True when it was there until now.
-    fn is_away(&mut self) -> bool {
-        for (number, _) in &self.queues {
-            self.board.set_queue_connected(*number, false);
-        }
-        let is_new = self.outage.is_none();
-        self.outage.get_or_insert_with(Instant::now);
-        is_new
-    }
-
-    fn tell_away(&self, err: &QueueError) {
-        match err {
-            QueueError::Unavailable(_) => log::log!(
-                self.level(log::Level::Warn),
-                "redis unavailable addr={} err={:?}",
-                self.queue.address,
-                err.to_string()
-            ),
-            _ => log::error!("{err}"),
-        }
-    }
-
-    fn level(&self, level: log::Level) -> log::Level {
-        match self.is_speaker {
-            true => level,
-            false => log::Level::Debug,
-        }
-    }
-
-    /// It has told a length. A connection alone proves nothing: the store may refuse every command on it.
-    fn is_back(&mut self) {
-        if let Some(since) = self.outage.take() {
-            log::log!(
-                self.level(log::Level::Info),
-                "redis back addr={} down_ms={}",
-                self.queue.address,
-                since.elapsed().as_millis()
-            );
-        }
-        self.backoff.reset();
-    }
-
     fn open(&mut self) -> Result<(), QueueError> {
+        self.outages.attempt();
         self.is_tracked = match self.watch.open()? {
             Tracking::On => true,
             Tracking::Refused(err) => {
-                if self.is_tracked {
+                if self.is_tracked && self.is_speaker {
                     log::warn!("redis refuses to tell of changes, asking every 100 ms err={err:?}");
                 }
                 false
             }
         };
         self.estate.settle(self.board)?;
+        self.look_at_server();
         self.ask()
+    }
+
+    /// The starting command has looked as well, but it tells a terminal, if anybody, and a server may come later.
+    fn look_at_server(&mut self) {
+        if !self.is_speaker || self.has_looked_at_server {
+            return;
+        }
+        // What else it finds will be met, and told, by those who work.
+        if let Ok(checked) = queue::check(self.queue) {
+            self.has_looked_at_server = true;
+            checked.warning.iter().for_each(|why| log::warn!("{why}"));
+        }
     }
 
     /// Serves one connection until it breaks, or until told to leave.
@@ -191,17 +165,22 @@ impl<'a> PoolKeeper<'a> {
             let deadlines = deadlines.into_iter().flatten();
             self.wait(orders, deadlines.fold(self.ask_at, Instant::min));
             let mut is_asked = self.keeper_bell.read().is_ok();
+            if self.watch.deadline().is_none() {
+                // Nothing is owed: what breaks now breaks by itself.
+                self.outages.attempt();
+            }
             while let Some(event) = self.watch.read()? {
                 match event {
                     queue::Event::Invalidated => is_asked |= self.changed(),
                     queue::Event::Lengths(waiting) => {
-                        self.is_back();
+                        self.outages.back();
                         self.ring(&waiting);
                     }
                 }
             }
             let is_due = Instant::now() >= self.ask_at;
             if is_due {
+                self.outages.attempt();
                 self.estate.settle(self.board)?;
             }
             self.census.take(self.board, clock::monotonic())?;
@@ -252,6 +231,9 @@ impl<'a> PoolKeeper<'a> {
         self.board
             .keeper_watches(self.pool)
             .store(1, Ordering::SeqCst);
+        if self.watch.deadline().is_none() {
+            self.outages.attempt();
+        }
         self.watch.ask()
     }
 

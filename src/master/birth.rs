@@ -106,6 +106,7 @@ impl Master<'_> {
                 version: VERSION,
                 pool: settings,
                 pool_number: pool,
+                queue_numbers: self.config.queue_numbers(pool),
                 slot,
                 number,
                 place,

@@ -15,6 +15,7 @@ use crate::sys::map::SharedWords;
 use crate::sys::{locks, process};
 
 mod identity;
+mod outage;
 mod page;
 mod pools;
 pub mod progress;
@@ -23,6 +24,7 @@ mod remains;
 mod run_times;
 
 pub use identity::Identity;
+pub use outage::Outage;
 pub use page::{Noted, Page};
 pub use pools::{Counts, MAX_POOLS, MAX_QUEUES, QueueSample};
 pub use record::{NO_SCRIPT, Record, State, Totals};

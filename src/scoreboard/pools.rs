@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Scoreboard, header};
+use super::{Outage, Scoreboard, header};
 
 /// Pools of a daemon.
 pub const MAX_POOLS: usize = 256;
@@ -29,7 +29,12 @@ mod word {
     pub const DEAD: usize = 5;
     pub const OLDEST_MS: usize = 6;
     pub const COUNTED_AT_MS: usize = 7;
+    pub const OUTAGE: usize = 8;
+    pub const REFUSAL: usize = 9;
 }
+
+/// A refusal that comes and goes (one of several keys is of another type) is told no more often.
+const REFUSAL_QUIET: Duration = Duration::from_secs(10);
 
 /// What the keeper saw of a queue. Times are those of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +133,16 @@ impl Scoreboard {
                 (word::COUNTED_AT_MS, millis(counts.at).max(1)),
             ],
         );
+    }
+
+    /// The outages of a server, by the number of its first queue.
+    pub fn outage(&self, queue: usize) -> Outage<'_> {
+        Outage::new(self.queue_word(queue, word::OUTAGE), Duration::ZERO)
+    }
+
+    /// The refusals of the queue with this number.
+    pub fn refusal(&self, queue: usize) -> Outage<'_> {
+        Outage::new(self.queue_word(queue, word::REFUSAL), REFUSAL_QUIET)
     }
 
     /// At the daemon's start: what another daemon's keeper saw is old, and perhaps of other queues.

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::care::Care;
 use super::control::{Orders, round_up};
-use super::hold::{Answer, Hold, Refusal};
+use super::hold::{Answer, Hold};
 use super::life::Birth;
 use super::limits::Limits;
 use super::runner::{Begin, Gone, NotStarted, Runner};
@@ -128,11 +128,11 @@ impl<'a> Cycle<'a> {
 
     /// Tries once to put back what the predecessor had reserved; the master learns when it is back. Answers why the
     /// store refuses us, if it does.
-    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) -> Option<Refusal> {
+    pub fn reclaim(&mut self, hold: Option<&mut Hold<'_>>) -> Option<String> {
         match hold.map(|hold| hold.reclaim()) {
             None | Some(Answer::Done(())) => self.tell_reclaimed(),
-            Some(Answer::Refused(refusal)) => return Some(refusal),
-            Some(Answer::TakenOver | Answer::Away(_)) => {}
+            Some(Answer::Away { refusal, .. }) => return refusal,
+            Some(Answer::TakenOver) => {}
         }
         None
     }
@@ -171,11 +171,8 @@ impl<'a> Cycle<'a> {
                 Answer::TakenOver => {
                     self.orders.wait(AFTER_LOSS);
                 }
-                Answer::Away(delay) => {
-                    self.stay_away(delay);
-                }
-                Answer::Refused(refusal) => {
-                    self.stay_refused(&refusal);
+                Answer::Away { retry_in, .. } => {
+                    self.stay_away(retry_in);
                 }
             }
         }
@@ -185,11 +182,6 @@ impl<'a> Cycle<'a> {
     fn stay_away(&mut self, delay: Duration) -> bool {
         self.show(State::Away);
         self.orders.wait(delay)
-    }
-
-    fn stay_refused(&mut self, refusal: &Refusal) -> bool {
-        refusal.report(&self.birth.label());
-        self.stay_away(refusal.retry_in)
     }
 
     /// Calls the consumer again and again: pools without queue.
@@ -392,13 +384,8 @@ impl<'a> Cycle<'a> {
 
     /// Until the store has it, or an order comes: then the successor does it.
     fn give_back(&mut self, hold: &mut Hold<'_>) {
-        loop {
-            let has_order = match hold.leave() {
-                Answer::Away(delay) => self.stay_away(delay),
-                Answer::Refused(refusal) => self.stay_refused(&refusal),
-                Answer::Done(()) | Answer::TakenOver => break,
-            };
-            if has_order {
+        while let Answer::Away { retry_in, .. } = hold.leave() {
+            if self.stay_away(retry_in) {
                 break;
             }
         }
@@ -472,7 +459,8 @@ impl<'a> Cycle<'a> {
         // Another worker may have taken the ring: then this turn finds nothing.
         let _ = self.birth.doorbell.read();
         if has_hung_up {
-            hold.disconnect();
+            let delay = hold.hung_up();
+            self.stay_away(delay);
         }
         let how = has_died.then(|| runner.check_idle().err()).flatten()?;
         self.restart(runner, &how)

@@ -2,11 +2,12 @@
 //! the reservation was taken over; and what an outage does to it. What is settled is remembered here until the store
 //! has it. With at-most-once delivery it reclaims what an earlier daemon may have left, and then pops.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::outage::Outages;
 use super::overdue::GivenBack;
 use crate::config::{self, Delivery};
-use crate::queue::{Backoff, Identity, Queue, QueueError, Reservation, Settled, Tail};
+use crate::queue::{Identity, Queue, QueueError, Reservation, Settled, Tail};
 use crate::scoreboard::Record;
 
 /// Whether the store did what was asked.
@@ -15,29 +16,13 @@ pub enum Answer<T> {
     Done(T),
     /// The reservation was taken over; the next call begins anew.
     TakenOver,
-    /// It is away: ask again after this.
-    Away(Duration),
-    /// It refuses us, and the operator may mend that.
-    Refused(Refusal),
-}
-
-/// Why the store refuses us.
-pub struct Refusal {
-    /// In words for the operator.
-    pub why: String,
-    /// Ask again after this.
-    pub retry_in: Duration,
-    /// The store has done something for us since it last refused us, or was never asked.
-    is_new: bool,
-}
-
-impl Refusal {
-    /// Tells the operator, once and not at every attempt.
-    pub fn report(&self, label: &str) {
-        if self.is_new {
-            log::error!("{} {label}", self.why);
-        }
-    }
+    /// It did not.
+    Away {
+        /// Ask again after this.
+        retry_in: Duration,
+        /// It answered, and refuses us; in words for the operator, who may mend that.
+        refusal: Option<String>,
+    },
 }
 
 /// The worker's side of its reserved list.
@@ -49,8 +34,8 @@ pub struct Hold<'a> {
     generation: u64,
     label: &'a str,
     delivery: Delivery,
-    backoff: Backoff,
-    outage: Option<Instant>,
+    last_key: usize,
+    outages: Outages<'a>,
 }
 
 /// Where the hold stands.
@@ -70,18 +55,19 @@ impl<'a> Hold<'a> {
         settings: &config::Queue,
         identity: Identity,
         record: Record<'a>,
+        outages: Outages<'a>,
         label: &'a str,
     ) -> Self {
         Self {
             nonce: identity.nonce,
             generation: identity.generation,
-            backoff: Backoff::new(identity.nonce ^ u64::from(std::process::id())),
+            last_key: settings.keys.len() - 1,
+            outages,
             queue: Queue::new(settings, identity),
             delivery: settings.delivery,
             stage: Stage::Former,
             record,
             label,
-            outage: None,
         }
     }
 
@@ -91,6 +77,7 @@ impl<'a> Hold<'a> {
             return Answer::Done(());
         };
         let record = self.record;
+        self.outages.attempt();
         let reclaimed = self.queue.reclaim(&|token, jobs| {
             let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
             Settled {
@@ -111,7 +98,7 @@ impl<'a> Hold<'a> {
                 }
                 self.record.begin_tokens(self.nonce, self.generation);
                 self.stage = Stage::Closed;
-                self.is_back();
+                self.outages.partly_back();
                 Answer::Done(())
             }
             Err(err) => self.failed(&err),
@@ -123,9 +110,9 @@ impl<'a> Hold<'a> {
         match self.reclaim() {
             Answer::Done(()) => {}
             Answer::TakenOver => return Answer::TakenOver,
-            Answer::Away(delay) => return Answer::Away(delay),
-            Answer::Refused(refusal) => return Answer::Refused(refusal),
+            Answer::Away { retry_in, refusal } => return Answer::Away { retry_in, refusal },
         }
+        self.outages.attempt();
         if let Stage::Closed = self.stage {
             let opened = match self.delivery {
                 Delivery::AtLeastOnce => self.queue.open(),
@@ -146,7 +133,11 @@ impl<'a> Hold<'a> {
         match reservation {
             Ok(reservation) => {
                 self.stage = Stage::Open(Settled::default());
-                self.is_back();
+                // Keys behind the one that had jobs were not looked at, and one of them may be what was refused.
+                match reservation.jobs.is_empty() || reservation.key_index == self.last_key {
+                    true => self.outages.back(),
+                    false => self.outages.partly_back(),
+                }
                 Answer::Done(reservation)
             }
             Err(err) => self.failed(&err),
@@ -201,13 +192,14 @@ impl<'a> Hold<'a> {
         let Stage::Open(settled) = self.stage else {
             return Answer::Done(());
         };
+        self.outages.attempt();
         match self.queue.leave(settled) {
             Ok(given_back) => {
                 if given_back > 0 {
                     log::debug!("gave back {} jobs={given_back}", self.label);
                 }
                 self.stage = Stage::Closed;
-                self.is_back();
+                self.outages.partly_back();
                 Answer::Done(())
             }
             Err(err) => self.failed(&err),
@@ -219,21 +211,24 @@ impl<'a> Hold<'a> {
         self.queue.fd()
     }
 
-    /// The server has hung up.
-    pub fn disconnect(&mut self) {
+    /// The server has hung up. Answers when to connect anew: all others have just seen the same.
+    pub fn hung_up(&mut self) -> Duration {
+        self.outages.attempt();
         self.queue.disconnect();
+        let why = "the server closed the connection".to_string();
+        self.outages.failed(&QueueError::Unavailable(why))
     }
 
     /// Sorts an error by what the worker does about it; whatever it is, what was reserved is safe in the store.
     fn failed<T>(&mut self, err: &QueueError) -> Answer<T> {
-        let is_new = self.outage.is_none();
         match err {
             QueueError::Lost => {
                 let had_jobs = matches!(self.stage, Stage::Open(settled) if settled.ended() > 0);
+                // A server that lost its data has lost the list of every idle worker, too: no work of theirs is in doubt.
                 let level = if had_jobs {
                     log::Level::Warn
                 } else {
-                    log::Level::Info
+                    log::Level::Debug
                 };
                 log::log!(
                     level,
@@ -244,34 +239,13 @@ impl<'a> Hold<'a> {
                 self.stage = Stage::Former;
                 Answer::TakenOver
             }
-            QueueError::Unavailable(why) => {
-                // The keeper says this for the whole daemon, once per outage.
-                if is_new {
-                    log::debug!("redis unavailable {} err={why:?}", self.label);
-                }
-                Answer::Away(self.next_delay())
-            }
-            QueueError::Refused(why) => Answer::Refused(Refusal {
-                why: why.clone(),
-                retry_in: self.next_delay(),
-                is_new,
-            }),
-        }
-    }
-
-    fn next_delay(&mut self) -> Duration {
-        self.outage.get_or_insert_with(Instant::now);
-        self.backoff.next_delay()
-    }
-
-    fn is_back(&mut self) {
-        if let Some(since) = self.outage.take() {
-            log::debug!(
-                "redis back {} down_ms={}",
-                self.label,
-                since.elapsed().as_millis()
-            );
-            self.backoff.reset();
+            QueueError::Unavailable(_) | QueueError::Refused(_) => Answer::Away {
+                retry_in: self.outages.failed(err),
+                refusal: match err {
+                    QueueError::Refused(why) => Some(why.clone()),
+                    _ => None,
+                },
+            },
         }
     }
 }

@@ -12,11 +12,12 @@ use super::care::Care;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
 use super::hold::Hold;
+use super::outage::Outages;
 use super::runner::{NotStarted, Runner};
 use super::time_limit::TimeLimit;
 use crate::channel::WorkerEnd;
 use crate::channel::message::ToMaster;
-use crate::config::Pool;
+use crate::config::{Pool, QueueNumbers};
 use crate::queue;
 use crate::scoreboard::{Identity, Page, Scoreboard, State};
 use crate::sys::{affinity, process, title};
@@ -40,6 +41,8 @@ pub struct Birth<'a> {
     pub pool: &'a Pool,
     /// The pool's place in the settings.
     pub pool_number: usize,
+    /// Those of its queue, if it has one.
+    pub queue_numbers: Option<QueueNumbers>,
     /// Its slot in the pool.
     pub slot: u32,
     /// Its number across pools.
@@ -179,18 +182,19 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     birth.board.take_stock(birth.place, page);
     let label = birth.label();
     let mut cycle = Cycle::new(birth, record, orders, care);
-    let settings = birth.pool.queue.as_ref();
-    let mut hold = settings.map(|queue| Hold::new(queue, birth.identity(), record, &label));
+    let settings = birth.pool.queue.as_ref().zip(birth.queue_numbers);
+    let mut hold = settings.map(|(queue, numbers)| {
+        let seed = birth.nonce ^ u64::from(std::process::id());
+        let server = (&queue.address, queue.timeout);
+        let outages = Outages::new(&birth.board, numbers, server, seed);
+        Hold::new(queue, birth.identity(), record, outages, &label)
+    });
     // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
-    match cycle.reclaim(hold.as_mut()) {
+    let refusal = cycle.reclaim(hold.as_mut());
+    if let Some(message) = refusal.filter(|_| birth.is_first_start) {
         // The master says it, once for all workers.
-        Some(refusal) if birth.is_first_start => {
-            let message = refusal.why;
-            birth.channel.send(&ToMaster::Failed { message });
-            return STATUS_CANNOT_START;
-        }
-        Some(refusal) => refusal.report(&label),
-        None => {}
+        birth.channel.send(&ToMaster::Failed { message });
+        return STATUS_CANNOT_START;
     }
     if cycle.back_off(birth.consumer_delay) || orders.must_leave() {
         return 0;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::consumer::script::PATIENCE;
-use crate::queue::{Extent, Tail};
+use crate::queue::{Backoff, Extent, QueueError, Tail};
 use crate::scoreboard::Record;
 use crate::sys::clock;
 
@@ -22,7 +22,7 @@ const STACK_BYTES: usize = 256 << 10;
 pub struct Overdue {
     gate: Gate,
     hand: Mutex<Hand>,
-    is_done: Condvar,
+    changed: Condvar,
 }
 
 /// The reservation in hand, as far as it may have to be given back.
@@ -33,8 +33,10 @@ enum Hand {
     Empty,
     /// Nothing was given back of it.
     Full(Extent, Tail),
-    /// Its last jobs are on their way back.
+    /// Its last jobs are on their way back; with the store away that is tried again.
     GivingBack,
+    /// The same, and the main thread waits for it: it is not tried again.
+    Awaited,
     /// They are back, or nobody knows.
     GaveBack { is_back: bool, tail: Tail },
 }
@@ -45,6 +47,7 @@ impl std::fmt::Debug for Hand {
             Self::Empty => "Empty",
             Self::Full(..) => "Full",
             Self::GivingBack => "GivingBack",
+            Self::Awaited => "Awaited",
             Self::GaveBack { .. } => "GaveBack",
         })
     }
@@ -68,7 +71,7 @@ impl Overdue {
             let mut hand = self.hand();
             let tail = match std::mem::take(&mut *hand) {
                 Hand::Full(_, tail) | Hand::GaveBack { tail, .. } => tail,
-                Hand::Empty | Hand::GivingBack => tail(),
+                Hand::Empty | Hand::GivingBack | Hand::Awaited => tail(),
             };
             *hand = Hand::Full(extent, tail);
             clock::monotonic() + PATIENCE
@@ -85,9 +88,13 @@ impl Overdue {
     pub fn end(&self) -> Option<GivenBack> {
         let jobs = self.gate.shut()?;
         let mut hand = self.hand();
-        while let Hand::Full(..) | Hand::GivingBack = *hand {
+        while let Hand::Full(..) | Hand::GivingBack | Hand::Awaited = *hand {
+            if let Hand::GivingBack = *hand {
+                *hand = Hand::Awaited;
+                self.changed.notify_all();
+            }
             hand = self
-                .is_done
+                .changed
                 .wait(hand)
                 .unwrap_or_else(PoisonError::into_inner);
         }
@@ -120,15 +127,9 @@ impl Overdue {
         };
         let shared = Arc::clone(self);
         let work = move || {
-            let result = tail.give_back(extent, jobs);
-            if let Err(err) = &result {
-                log::debug!("cannot give back yet jobs={jobs} err={:?}", err.to_string());
-            }
+            let is_back = shared.try_to_give_back(&mut tail, extent, jobs);
             tail.disconnect();
-            shared.gave_back(Hand::GaveBack {
-                is_back: result.is_ok(),
-                tail,
-            });
+            shared.gave_back(Hand::GaveBack { is_back, tail });
         };
         let thread = std::thread::Builder::new().name("give-back".into());
         if let Err(err) = thread.stack_size(STACK_BYTES).spawn(work) {
@@ -138,9 +139,31 @@ impl Overdue {
         }
     }
 
+    /// Until it is done, or the main thread does it with its next turn. The job may take hours, an outage takes seconds.
+    fn try_to_give_back(&self, tail: &mut Tail, extent: Extent, jobs: usize) -> bool {
+        let mut backoff = Backoff::new(extent.token.nonce ^ u64::from(std::process::id()));
+        loop {
+            match tail.give_back(extent, jobs) {
+                Ok(()) => return true,
+                Err(QueueError::Lost) => return false,
+                Err(err) => {
+                    log::debug!("cannot give back yet jobs={jobs} err={:?}", err.to_string());
+                }
+            }
+            let delay = backoff.next_delay();
+            let waited = self
+                .changed
+                .wait_timeout_while(self.hand(), delay, |hand| matches!(hand, Hand::GivingBack));
+            let (hand, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !matches!(*hand, Hand::GivingBack) {
+                return false;
+            }
+        }
+    }
+
     fn gave_back(&self, hand: Hand) {
         *self.hand() = hand;
-        self.is_done.notify_all();
+        self.changed.notify_all();
     }
 
     fn hand(&self) -> MutexGuard<'_, Hand> {

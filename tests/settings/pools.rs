@@ -455,3 +455,25 @@ fn at_most_once_goes_with_nothing_that_keeps_or_repeats_jobs() {
         "worker.ini:5: queue b.prefetch: contradicts queue.delivery (worker.ini:2)"
     );
 }
+
+#[test]
+fn pools_of_one_server_and_of_one_queue_tell_of_them_together() {
+    let config = Place::new().config(
+        "[run]\nbuiltin = null\n[queue]\nkey = a b\n\
+         [run same]\nbuiltin = null\n[queue same]\nkey = b\n\
+         [run other]\nbuiltin = null\n[queue other]\nport = 7000\nkey = a\n\
+         [run db]\nbuiltin = null\n[queue db]\ndb = 1\nkey = a\n\
+         [run none]\nbuiltin = null\n[queue none]\ntype = none\n",
+    );
+    let numbers = |name: &str| {
+        let place = config.pools.iter().position(|pool| pool.name == name);
+        let numbers = config.queue_numbers(place.unwrap())?;
+        Some((numbers.of_server, numbers.own))
+    };
+    assert_eq!(config.queues(), [(0, 0), (0, 1), (2, 0), (3, 0)]);
+    assert_eq!(numbers("worker"), Some((0, 0)));
+    assert_eq!(numbers("same"), Some((0, 1)));
+    assert_eq!(numbers("other"), Some((2, 2)));
+    assert_eq!(numbers("db"), Some((0, 3)));
+    assert_eq!(numbers("none"), None);
+}

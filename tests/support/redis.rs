@@ -75,6 +75,11 @@ impl Redis {
         command.query(&mut self.connect()).expect("it answers")
     }
 
+    /// Has it run a command that must succeed.
+    pub fn command(&self, words: &[&str]) {
+        run(&mut self.connect(), words);
+    }
+
     /// Kills it; what it had acknowledged is on its disk.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -147,6 +152,13 @@ impl Redis {
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("redis.log")).unwrap_or_default()
     }
+}
+
+/// Runs a command that must succeed, on a connection that was there before the server began to refuse new ones.
+pub fn run(connection: &mut redis::Connection, words: &[&str]) {
+    let mut command = redis::cmd(words[0]);
+    let answer = command.arg(&words[1..]).exec(connection);
+    answer.unwrap_or_else(|err| panic!("{words:?}: {err}"));
 }
 
 impl Drop for Redis {
