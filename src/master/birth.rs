@@ -105,6 +105,7 @@ impl Master<'_> {
                 version: VERSION,
                 pool: settings,
                 pool_number: pool,
+                other_keys: &self.config.keys_beside(pool),
                 slot,
                 number,
                 place,

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::overdue::GivenBack;
 use crate::config::{self, Delivery};
-use crate::queue::{Backoff, Identity, Queue, QueueError, Reservation, Settled, Tail};
+use crate::queue::{
+    Backoff, Identity, Queue, QueueError, Reclaimed, Reservation, Settled, Tail, Token,
+};
 use crate::scoreboard::Record;
 
 /// Whether the store did what was asked.
@@ -43,6 +45,8 @@ impl Refusal {
 /// The worker's side of its reserved list.
 pub struct Hold<'a> {
     queue: Queue,
+    /// Of other pools; under earlier settings this slot may have served them.
+    other_keys: &'a [String],
     stage: Stage,
     record: Record<'a>,
     nonce: u64,
@@ -68,6 +72,7 @@ impl<'a> Hold<'a> {
     /// No I/O yet.
     pub fn new(
         settings: &config::Queue,
+        other_keys: &'a [String],
         identity: Identity,
         record: Record<'a>,
         label: &'a str,
@@ -77,6 +82,7 @@ impl<'a> Hold<'a> {
             generation: identity.generation,
             backoff: Backoff::new(identity.nonce ^ u64::from(std::process::id())),
             queue: Queue::new(settings, identity),
+            other_keys,
             delivery: settings.delivery,
             stage: Stage::Former,
             record,
@@ -91,12 +97,22 @@ impl<'a> Hold<'a> {
             return Answer::Done(());
         };
         let record = self.record;
-        let reclaimed = self.queue.reclaim(&|token, jobs| {
+        let ended = |token: &Token, jobs: usize| {
             let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
             Settled {
                 done: ended.done,
                 failed: ended.failed,
             }
+        };
+        // Keys change hands only from one start of the daemon to the next, and what has ended of their jobs is known
+        // until the first tokens of this one.
+        let others = match record.has_tokens_of(self.nonce) {
+            true => Ok(None),
+            false => self.queue.reclaim_others(self.other_keys, &ended),
+        };
+        let reclaimed = others.and_then(|others| {
+            let own = self.queue.reclaim(&ended)?;
+            Ok(Reclaimed::sum(own, others))
         });
         match reclaimed {
             Ok(reclaimed) => {

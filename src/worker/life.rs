@@ -39,6 +39,8 @@ pub struct Birth<'a> {
     pub pool: &'a Pool,
     /// The pool's place in the settings.
     pub pool_number: usize,
+    /// Keys that other pools serve on its server.
+    pub other_keys: &'a [String],
     /// Its slot in the pool.
     pub slot: u32,
     /// Its number across pools.
@@ -184,7 +186,8 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     let label = birth.label();
     let mut cycle = Cycle::new(birth, record, orders, overdue);
     let settings = birth.pool.queue.as_ref();
-    let mut hold = settings.map(|queue| Hold::new(queue, birth.identity(), record, &label));
+    let mut hold =
+        settings.map(|queue| Hold::new(queue, birth.other_keys, birth.identity(), record, &label));
     // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
     match cycle.reclaim(hold.as_mut()) {
         // The master says it, once for all workers.
