@@ -176,7 +176,8 @@ pub fn rehearse(main: &Main) -> Result<(), Failure> {
     let outcome = ensure_directories(main, &files)
         .and_then(|()| logging::try_out(&main.log).map_err(|err| cannot_open_log(main, &err)))
         .and_then(|()| {
-            let node = node::load_or_create(&files.node());
+            // Drawing one is for who holds the lock.
+            let node = node::load(&files.node());
             node.map(drop).map_err(|err| cannot_use_node(&files, &err))
         });
     if let Some(account) = &account {
