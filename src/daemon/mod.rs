@@ -7,9 +7,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{Backlog, listen};
 
 use crate::config::{LogTarget, Main};
+use crate::sys::signals;
 
 pub mod background;
 pub mod directories;
@@ -129,6 +131,8 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
     }
     let files = Files::of(main);
     ensure_directories(main, &files)?;
+    // Whoever reads the pidfile may send these at once, and their default action would kill us until the master takes them.
+    signals::ignore(&[Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2]);
     // The lock comes before the port: of two starts at once the loser names the winner, not a port in use.
     let pidfile = pidfile::Pidfile::lock(&main.pid_file)?;
     let rest = || {
