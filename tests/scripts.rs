@@ -308,3 +308,30 @@ fn a_script_that_is_killed_while_it_loads_is_started_again_soon() {
     assert_eq!(stark.worker_pids(), worker, "the worker goes on");
     stark.stop();
 }
+
+#[test]
+fn a_script_does_not_learn_the_passwords_of_the_admin_port() {
+    let script = "<?php function init($worker) {\
+                  file_put_contents('known', implode(\"\\n\", getenv())); }\
+                  function run($worker, $data) { return false; }";
+    let stark = Stark::prepare(
+        "[run]\nscript_file = run.php\n[env]\nOWN = own-word\n",
+        script,
+    );
+    let mut command = stark.program();
+    command
+        .env("STARK_MAIN__PASSWORD", "steer-word")
+        .env("STARK_MAIN__READONLY_PASSWORD", "look-word")
+        .env("OTHER", "other-word");
+    let ended = support::stark::run(command, b"");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let known = stark.read("known");
+    for (word, is_known) in [
+        ("own-word", true),
+        ("other-word", true),
+        ("steer-word", false),
+        ("look-word", false),
+    ] {
+        assert_eq!(known.contains(word), is_known, "{word} in {known}");
+    }
+}
