@@ -10,7 +10,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
-use super::hold::Hold;
+use super::hold::{Answer, Hold};
 use super::overdue::Overdue;
 use super::runner::{NotStarted, Runner};
 use crate::channel::WorkerEnd;
@@ -227,8 +227,11 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     cycle.announce(&end);
     cycle.show(State::Draining);
     if let Some(hold) = &mut hold {
-        // With the store away it stays reserved, and the next worker of this slot reclaims it.
-        hold.leave();
+        // The server may have closed the connection while the last job ran: a new one is tried, once. With the store away
+        // it stays reserved, and the next worker of this slot reclaims it.
+        if let Answer::Away(_) = hold.leave() {
+            hold.leave();
+        }
     }
     runner.complete();
     match end {
