@@ -541,3 +541,29 @@ fn what_it_creates_is_closed_to_others() {
     }
     stark.stop();
 }
+
+#[test]
+fn signals_for_a_running_daemon_do_not_kill_one_that_starts() {
+    for _ in 0..5 {
+        let stark = Stark::prepare("[run]\nbuiltin = null\n", "");
+        let stderr = std::fs::File::create(stark.path("stderr.log")).expect("a file");
+        let mut daemon = stark
+            .program()
+            .arg("-F")
+            .stdin(std::process::Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("stark runs");
+        let pid = format!("{}\n", daemon.id());
+        wait_for(LIMIT, "ready", || {
+            if stark.read("work/run/t.pid") == pid {
+                kill(daemon.id() as i32, Signal::SIGUSR1);
+                kill(daemon.id() as i32, Signal::SIGHUP);
+            }
+            assert_eq!(daemon.try_wait().expect("our child"), None, "it goes on");
+            stark.read("stderr.log").contains("master ready")
+        });
+        assert_eq!(stark.cli(&["stop"]).status, 0);
+        assert!(daemon.wait().expect("our child").success());
+    }
+}

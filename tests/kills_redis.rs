@@ -3,10 +3,11 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use redis::Commands;
 use support::ledger::{Consumer, KEY, Rig, repeated};
 use support::redis::Redis;
-use support::stark::{LIMIT, wait_for, wait_for_value};
+use support::stark::{LIMIT, is_alive, kill, wait_for, wait_for_value};
 
 const WORKERS: usize = 3;
 
@@ -109,4 +110,43 @@ fn workers_that_the_server_left_come_back_and_are_woken() {
     rig.push_numbers(0..50);
     wait_for_value(LIMIT, "jobs", 50, || rig.runs().len());
     assert_each_ran_once(&rig, 50);
+}
+
+#[test]
+fn a_worker_whose_connection_broke_in_its_last_job_leaves_nothing_reserved() {
+    let rig = Rig::start(Consumer::Probe, 1, "", "");
+    let mut gate = rig.gate("gate");
+    rig.push([rig.job_at(0, &gate)]);
+    rig.wait_for_run(0, 1);
+    let mut kill_connections = redis::cmd("CLIENT");
+    kill_connections.arg(&["KILL", "TYPE", "normal"]);
+    let _: usize = kill_connections
+        .query(&mut rig.redis.connect())
+        .expect("an answer");
+    let pid = rig.stark.pid();
+    kill(pid, Signal::SIGTERM);
+    rig.stark.wait_for_log("order received");
+    gate.open();
+    wait_for(LIMIT, "the end", || !is_alive(pid));
+    assert_eq!(rig.reserved(), vec![]);
+    let by_the_keeper = rig.stark.log_lines("reclaimed without worker");
+    assert_eq!(by_the_keeper, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_worker_killed_at_the_end_held_goes_back_although_the_keepers_connection_broke_too() {
+    let rig = Rig::start(Consumer::Probe, 1, "", "");
+    let gate = rig.gate("gate");
+    rig.push([rig.job_at(0, &gate)]);
+    rig.wait_for_run(0, 1);
+    let (pid, worker) = (rig.stark.pid(), rig.worker_pid(0));
+    kill(pid, Signal::SIGTERM);
+    rig.stark.wait_for_log("order received");
+    let mut connection = rig.redis.connect();
+    let mut kill_connections = redis::cmd("CLIENT");
+    kill_connections.arg(&["KILL", "TYPE", "normal"]);
+    let _: usize = kill_connections.query(&mut connection).expect("an answer");
+    kill(worker, Signal::SIGKILL);
+    wait_for(LIMIT, "the end", || !is_alive(pid));
+    assert_eq!((rig.reserved(), rig.waiting()), (vec![], 1));
 }

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
+use redis::Commands;
 
 use support::redis::Redis;
 use support::stark::{LIMIT, Stark, is_alive, kill, queue, wait_for, wait_for_value};
@@ -369,4 +370,43 @@ fn a_killed_worker_runs_its_job_again_only_in_the_pool_that_promises_it() {
         ran.join(" ")
     });
     stark.stop();
+}
+
+#[test]
+fn a_key_that_moved_to_another_pool_brings_what_a_killed_worker_held_of_it() {
+    let redis = Redis::start();
+    let mail = |own: &str, mail: &str| {
+        let queue = queue(&redis, own);
+        format!(
+            "[run]\nscript_file = run.php\n{queue}prefetch = 10\n[run mail]\n[queue mail]\nkey = {mail}\n"
+        )
+    };
+    let script = "<?php function run($w, $data) {\
+                  file_put_contents('jobs', \"$data\\n\", FILE_APPEND);\
+                  if ($data == 'long' && !file_exists('go')) { touch('in-hand'); sleep(60); } }";
+    let stark = Stark::prepare(&mail("own", "moves"), script);
+    let mut jobs = vec!["first".to_owned(), "long".to_owned()];
+    jobs.extend((0..18).map(|number| number.to_string()));
+    let _: usize = redis.connect().rpush("moves", &jobs).expect("an answer");
+    stark.start_again();
+    wait_for(LIMIT, "the job begins", || stark.path("in-hand").exists());
+    stark.kill_tree();
+
+    stark.write("go", "");
+    stark.write("t.ini", &mail("own moves", "other"));
+    stark.start_again();
+    jobs.push("long".into());
+    jobs.sort();
+    wait_for_value(LIMIT, "jobs that ran", jobs, || {
+        let ran = stark.read("jobs");
+        let mut ran: Vec<String> = ran.lines().map(String::from).collect();
+        ran.sort();
+        ran
+    });
+    stark.stop();
+    let registered: usize = redis
+        .connect()
+        .scard("{moves}:stark:reserved")
+        .expect("an answer");
+    assert_eq!(registered, 0, "reserved lists of the key");
 }

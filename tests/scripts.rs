@@ -350,3 +350,30 @@ fn stats(redis: &Redis, field: &str) -> u64 {
     let total: Option<u64> = command.query(&mut redis.connect()).expect("an answer");
     total.unwrap_or(0)
 }
+
+#[test]
+fn a_script_does_not_learn_the_passwords_of_the_admin_port() {
+    let script = "<?php function init($worker) {\
+                  file_put_contents('known', implode(\"\\n\", getenv())); }\
+                  function run($worker, $data) { return false; }";
+    let stark = Stark::prepare(
+        "[run]\nscript_file = run.php\n[env]\nOWN = own-word\n",
+        script,
+    );
+    let mut command = stark.program();
+    command
+        .env("STARK_MAIN__PASSWORD", "steer-word")
+        .env("STARK_MAIN__READONLY_PASSWORD", "look-word")
+        .env("OTHER", "other-word");
+    let ended = support::stark::run(command, b"");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let known = stark.read("known");
+    for (word, is_known) in [
+        ("own-word", true),
+        ("other-word", true),
+        ("steer-word", false),
+        ("look-word", false),
+    ] {
+        assert_eq!(known.contains(word), is_known, "{word} in {known}");
+    }
+}

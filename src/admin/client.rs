@@ -156,7 +156,8 @@ impl Client {
         }
     }
 
-    /// Reads, answers and sends for a bounded time. Call it again while [`Client::has_work`].
+    /// Reads, answers and sends for a bounded time. Call it again while [`Client::has_work`]. Answers how many bytes of
+    /// replies it made.
     ///
     /// # Errors
     ///
@@ -166,13 +167,14 @@ impl Client {
         registry: &Registry,
         scratch: &mut [u8; READ_BYTES],
         answer: &mut dyn FnMut(&mut Session, &[Vec<u8>]) -> Answer,
-    ) -> Result<(), Gone> {
+    ) -> Result<usize, Gone> {
         if self.phase == Phase::Killed {
             return Err(Gone::Killed);
         }
-        if self.phase == Phase::Open {
-            self.converse(scratch, answer)?;
-        }
+        let reply_bytes = match self.phase {
+            Phase::Open => self.converse(scratch, answer)?,
+            Phase::Closing | Phase::Killed => 0,
+        };
         if self.phase == Phase::Closing {
             self.progress = Progress::Waiting;
         }
@@ -182,7 +184,8 @@ impl Client {
         }
         self.session.input_bytes = self.decoder.pending_bytes();
         self.session.output_bytes = self.output.len();
-        self.watch(registry)
+        self.watch(registry)?;
+        Ok(reply_bytes)
     }
 
     /// Sends what can be sent without waiting.
@@ -200,7 +203,7 @@ impl Client {
         &mut self,
         scratch: &mut [u8; READ_BYTES],
         answer: &mut dyn FnMut(&mut Session, &[Vec<u8>]) -> Answer,
-    ) -> Result<(), Gone> {
+    ) -> Result<usize, Gone> {
         let mut reply_bytes = 0;
         let mut spent = 0;
         while spent < TURN_COMMANDS && reply_bytes < TURN_REPLY_BYTES && self.phase == Phase::Open {
@@ -218,7 +221,7 @@ impl Client {
                 }
                 Ok(None) => {
                     self.progress = Progress::Waiting;
-                    return Ok(());
+                    break;
                 }
                 Err(ProtocolError::Http) => return Err(Gone::Protocol(ProtocolError::Http)),
                 Err(error) => {
@@ -227,7 +230,7 @@ impl Client {
                 }
             }
         }
-        Ok(())
+        Ok(reply_bytes)
     }
 
     /// What lies unread is bounded before a reply is added: a single long one is no fault of the client.

@@ -39,6 +39,10 @@ use stream::Stream;
 /// Connections accepted from each listener in one turn.
 const TURN_ACCEPTS: usize = 64;
 
+/// A turn of all clients ends when it made so many bytes of replies: a thousand clients that want to know of each other
+/// must not keep the master from its workers for seconds.
+const TURN_REPLY_BYTES: usize = 1024 * 1024;
+
 /// Tokens of the poll that are kept for listeners.
 const MAX_LISTENERS: usize = 2;
 
@@ -91,6 +95,8 @@ pub struct Admin {
     first_token: usize,
     /// As many places as clients are allowed. Boxed: an empty place costs a pointer.
     clients: Vec<Option<Box<Client>>>,
+    /// Whose turn it is first, so that everybody has his.
+    first_place: usize,
     limits: Limits,
     access: Access,
     refusals: Refusals,
@@ -118,6 +124,7 @@ impl Admin {
         Ok(Self {
             listeners: std::iter::once(tcp).chain(unix.transpose()?).collect(),
             first_token,
+            first_place: 0,
             clients: std::iter::repeat_with(|| None)
                 .take(limits.max_clients)
                 .collect(),
@@ -167,8 +174,14 @@ impl Admin {
     ) -> Vec<Order> {
         let mut orders = Vec::new();
         // Clients first: a place that is left can be taken in the same turn.
-        for place in 0..self.clients.len() {
-            self.turn_of(place, registry, now, snapshot, &mut orders);
+        let mut reply_bytes = 0;
+        let places = self.clients.len();
+        for place in (self.first_place..places).chain(0..self.first_place) {
+            reply_bytes += self.turn_of(place, registry, now, snapshot, &mut orders);
+            if reply_bytes >= TURN_REPLY_BYTES {
+                self.first_place = (place + 1) % places;
+                break;
+            }
         }
         for number in 0..self.listeners.len() {
             self.accept(number, registry, now);
@@ -201,6 +214,7 @@ impl Admin {
         }
     }
 
+    /// Answers how many bytes of replies were made.
     fn turn_of(
         &mut self,
         place: usize,
@@ -208,16 +222,16 @@ impl Admin {
         now: Instant,
         snapshot: &mut dyn FnMut() -> Snapshot,
         orders: &mut Vec<Order>,
-    ) {
+    ) -> usize {
         let is_due = |client: &mut Box<Client>| {
             let deadline = client.session.login_deadline();
             client.has_work() || deadline.is_some_and(|deadline| deadline <= now)
         };
         // Taken out, so that it can be served with a view on all the others.
         let Some(mut client) = self.clients[place].take_if(is_due) else {
-            return;
+            return 0;
         };
-        let mut outcome = Ok(());
+        let mut outcome = Ok(0);
         if client.has_work() {
             let mut desk = Desk {
                 access: &self.access,
@@ -237,9 +251,10 @@ impl Admin {
             outcome = Err(Gone::Login);
         }
         self.clients[place] = Some(client);
-        if let Err(why) = outcome {
+        outcome.unwrap_or_else(|why| {
             self.remove(place, registry, &why);
-        }
+            0
+        })
     }
 
     fn accept(&mut self, number: usize, registry: &Registry, now: Instant) {

@@ -16,7 +16,7 @@ mod run;
 mod sections;
 pub mod units;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::num::NonZeroUsize;
@@ -183,6 +183,29 @@ impl Config {
                 is_server(queue) && queue.db == mine.db && *key == mine.keys[0]
             })?,
         })
+    }
+
+    /// Keys that other pools serve on the server of this one, under the same login.
+    pub fn keys_beside(&self, pool: usize) -> Vec<String> {
+        let Some(own) = &self.pools[pool].queue else {
+            return Vec::new();
+        };
+        let login = |queue: &Queue| {
+            let Queue {
+                address,
+                db,
+                username,
+                password,
+                ..
+            } = queue.clone();
+            (address, db, username, password)
+        };
+        let queues = self.pools.iter().filter_map(|pool| pool.queue.as_ref());
+        let keys = queues
+            .filter(|queue| login(queue) == login(own))
+            .flat_map(|queue| &queue.keys)
+            .filter(|key| !own.keys.contains(key));
+        keys.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 }
 

@@ -7,9 +7,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{Backlog, listen};
 
 use crate::config::{LogTarget, Main};
+use crate::sys::signals;
 
 pub mod background;
 pub mod directories;
@@ -129,6 +131,8 @@ pub fn prepare(main: &Main) -> Result<Prepared, Failure> {
     }
     let files = Files::of(main);
     ensure_directories(main, &files)?;
+    // Whoever reads the pidfile may send these at once, and their default action would kill us until the master takes them.
+    signals::ignore(&[Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2]);
     // The lock comes before the port: of two starts at once the loser names the winner, not a port in use.
     let pidfile = pidfile::Pidfile::lock(&main.pid_file)?;
     let rest = || {
@@ -176,7 +180,8 @@ pub fn rehearse(main: &Main) -> Result<(), Failure> {
     let outcome = ensure_directories(main, &files)
         .and_then(|()| logging::try_out(&main.log).map_err(|err| cannot_open_log(main, &err)))
         .and_then(|()| {
-            let node = node::load_or_create(&files.node());
+            // Drawing one is for who holds the lock.
+            let node = node::load(&files.node());
             node.map(drop).map_err(|err| cannot_use_node(&files, &err))
         });
     if let Some(account) = &account {

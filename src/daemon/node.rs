@@ -8,11 +8,23 @@ use std::path::Path;
 
 const HEAD: &str = "stark-node/1";
 
-/// The identity in the file; a fresh one when there is no file yet.
+/// The identity in the file; a fresh one when there is no file yet. For who holds the daemon's lock: of two that draw one
+/// at the same time, one would work under a name that the file does not keep.
 ///
 /// # Errors
 /// When the file cannot be read or made, or was written by another version.
 pub fn load_or_create(path: &Path) -> io::Result<String> {
+    match load(path)? {
+        Some(node) => Ok(node),
+        None => create(path),
+    }
+}
+
+/// The identity in the file, if there is one.
+///
+/// # Errors
+/// When the file cannot be read, or was written by another version.
+pub fn load(path: &Path) -> io::Result<Option<String>> {
     match OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW)
@@ -21,9 +33,9 @@ pub fn load_or_create(path: &Path) -> io::Result<String> {
         Ok(file) => {
             let mut text = String::new();
             file.take(4096).read_to_string(&mut text)?;
-            parse(&text)
+            parse(&text).map(Some)
         }
-        Err(err) if err.kind() == ErrorKind::NotFound => create(path),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
         Err(err) => Err(err),
     }
 }
@@ -76,8 +88,11 @@ mod tests {
     fn the_identity_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.node");
+        assert_eq!(load(&path).unwrap(), None);
+        assert!(!path.exists(), "looking makes none");
         let node = load_or_create(&path).unwrap();
         assert_eq!(node.len(), 16);
+        assert_eq!(load(&path).unwrap().as_ref(), Some(&node));
         assert_eq!(load_or_create(&path).unwrap(), node);
     }
 

@@ -115,10 +115,10 @@ impl<'a> PoolKeeper<'a> {
 
     /// The workers have left before us; those that were killed still hold jobs.
     pub fn hand_back(&mut self) {
-        if self.outages.is_away() {
-            return;
-        }
-        if let Err(err) = self.estate.settle_all(self.board) {
+        // Tried also when the store was away just now, since the next start may be far; that it still is is no news.
+        if let Err(err) = self.estate.settle_all(self.board)
+            && !self.outages.is_away()
+        {
             log::warn!(
                 "jobs of killed workers stay reserved until the next start err={err:?}",
                 err = err.to_string()

@@ -107,6 +107,7 @@ impl Master<'_> {
                 pool: settings,
                 pool_number: pool,
                 queue_numbers: self.config.queue_numbers(pool),
+                other_keys: &self.config.keys_beside(pool),
                 slot,
                 number,
                 place,

@@ -25,8 +25,16 @@ pub struct Reclaimed {
 }
 
 impl Reclaimed {
-    /// Of two lists of one slot together: at most one of them holds jobs of a worker.
-    pub(super) fn and(self, other: Self) -> Self {
+    /// Of two lists of one slot together, as far as they were there.
+    pub fn sum(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.and(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// At most one of the two holds jobs of a worker.
+    fn and(self, other: Self) -> Self {
         let had_jobs = |one: &Self| one.given_back + one.settled.ended() > 0;
         let token = if had_jobs(&other) {
             other.token

@@ -166,10 +166,31 @@ impl Queue {
     ) -> Result<Option<Reclaimed>, QueueError> {
         self.tokens.clear();
         self.holding = Holding::Nothing;
-        let mut all: Option<Reclaimed> = None;
+        let mut all = None;
         for List { keys, reserved, .. } in &self.lists {
-            if let Some(one) = reclaim(&mut self.connection, keys, reserved, ended)? {
-                all = Some(all.map_or(one, |all| all.and(one)));
+            let one = reclaim(&mut self.connection, keys, reserved, ended)?;
+            all = Reclaimed::sum(all, one);
+        }
+        Ok(all)
+    }
+
+    /// The same for this slot's lists of other keys: earlier settings may have given them to its pool.
+    pub fn reclaim_others(
+        &mut self,
+        keys: &[String],
+        ended: &dyn Fn(&Token, usize) -> Settled,
+    ) -> Result<Option<Reclaimed>, QueueError> {
+        let Identity {
+            node, pool, slot, ..
+        } = &self.identity;
+        let mut all = None;
+        for key in keys {
+            let keys = Keys::new(key);
+            let reserved = keys.reserved(node, pool, *slot);
+            // There hardly ever is one: one question, and nothing written.
+            if self.connection.first_element(&reserved)?.is_some() {
+                let one = reclaim(&mut self.connection, &keys, &reserved, ended)?;
+                all = Reclaimed::sum(all, one);
             }
         }
         Ok(all)

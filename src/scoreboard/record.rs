@@ -275,6 +275,11 @@ impl<'a> Record<'a> {
         )
     }
 
+    /// Whether a worker of this start of the daemon has begun its tokens here, and so reclaimed what earlier starts left.
+    pub fn has_tokens_of(&self, nonce: u64) -> bool {
+        self.get(word::NONCE) == nonce
+    }
+
     /// From now on the progress belongs to tokens of this start and generation. Only after the predecessor's list
     /// was reclaimed.
     pub fn begin_tokens(&self, nonce: u64, generation: u64) {

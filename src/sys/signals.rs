@@ -19,6 +19,15 @@ pub fn block_only(signal: Signal) {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::from(signal)), None);
 }
 
+/// Ignores these until somebody handles them.
+pub fn ignore(signals: &[Signal]) {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in signals {
+        // SAFETY: no handler function is installed.
+        let _ = unsafe { sigaction(*signal, &action) };
+    }
+}
+
 /// Gives every signal its default action, but ignores SIGPIPE (a write then fails, which is handled) and `ignored`.
 pub fn reset(ignored: &[Signal]) {
     for signal in Signal::iterator() {

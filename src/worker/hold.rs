@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::outage::Outages;
 use super::overdue::GivenBack;
 use crate::config::{self, Delivery};
-use crate::queue::{Identity, Queue, QueueError, Reservation, Settled, Tail};
+use crate::queue::{Identity, Queue, QueueError, Reclaimed, Reservation, Settled, Tail, Token};
 use crate::scoreboard::Record;
 
 /// Whether the store did what was asked.
@@ -28,6 +28,8 @@ pub enum Answer<T> {
 /// The worker's side of its reserved list.
 pub struct Hold<'a> {
     queue: Queue,
+    /// Of other pools; under earlier settings this slot may have served them.
+    other_keys: &'a [String],
     stage: Stage,
     record: Record<'a>,
     nonce: u64,
@@ -53,6 +55,7 @@ impl<'a> Hold<'a> {
     /// No I/O yet.
     pub fn new(
         settings: &config::Queue,
+        other_keys: &'a [String],
         identity: Identity,
         record: Record<'a>,
         outages: Outages<'a>,
@@ -64,6 +67,7 @@ impl<'a> Hold<'a> {
             last_key: settings.keys.len() - 1,
             outages,
             queue: Queue::new(settings, identity),
+            other_keys,
             delivery: settings.delivery,
             stage: Stage::Former,
             record,
@@ -78,12 +82,22 @@ impl<'a> Hold<'a> {
         };
         let record = self.record;
         self.outages.attempt();
-        let reclaimed = self.queue.reclaim(&|token, jobs| {
+        let ended = |token: &Token, jobs: usize| {
             let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
             Settled {
                 done: ended.done,
                 failed: ended.failed,
             }
+        };
+        // Keys change hands only from one start of the daemon to the next, and what has ended of their jobs is known
+        // until the first tokens of this one.
+        let others = match record.has_tokens_of(self.nonce) {
+            true => Ok(None),
+            false => self.queue.reclaim_others(self.other_keys, &ended),
+        };
+        let reclaimed = others.and_then(|others| {
+            let own = self.queue.reclaim(&ended)?;
+            Ok(Reclaimed::sum(own, others))
         });
         match reclaimed {
             Ok(reclaimed) => {

@@ -11,7 +11,7 @@ use nix::sys::eventfd::EventFd;
 use super::care::Care;
 use super::control::{Control, Orders};
 use super::cycle::{Cycle, End};
-use super::hold::Hold;
+use super::hold::{Answer, Hold};
 use super::outage::Outages;
 use super::runner::{NotStarted, Runner};
 use super::time_limit::TimeLimit;
@@ -43,6 +43,8 @@ pub struct Birth<'a> {
     pub pool_number: usize,
     /// Those of its queue, if it has one.
     pub queue_numbers: Option<QueueNumbers>,
+    /// Keys that other pools serve on its server.
+    pub other_keys: &'a [String],
     /// Its slot in the pool.
     pub slot: u32,
     /// Its number across pools.
@@ -187,7 +189,8 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
         let seed = birth.nonce ^ u64::from(std::process::id());
         let server = (&queue.address, queue.timeout);
         let outages = Outages::new(&birth.board, numbers, server, seed);
-        Hold::new(queue, birth.identity(), record, outages, &label)
+        let identity = birth.identity();
+        Hold::new(queue, birth.other_keys, identity, record, outages, &label)
     });
     // The predecessor's jobs come first: neither a slow start nor a delay of our consumer holds them up.
     let refusal = cycle.reclaim(hold.as_mut());
@@ -224,8 +227,11 @@ fn work(birth: &Birth<'_>, prepared: &Prepared) -> i32 {
     cycle.announce(&end);
     cycle.show(State::Draining);
     if let Some(hold) = &mut hold {
-        // With the store away it stays reserved, and the next worker of this slot reclaims it.
-        hold.leave();
+        // The server may have closed the connection while the last job ran: a new one is tried, once. With the store away
+        // it stays reserved, and the next worker of this slot reclaims it.
+        if let Answer::Away { refusal: None, .. } = hold.leave() {
+            hold.leave();
+        }
     }
     runner.complete();
     match end {

@@ -503,3 +503,45 @@ fn wait_for_orders(poll: &mut mio::Poll, admin: &mut Admin) -> Vec<Order> {
     }
     panic!("no order came")
 }
+
+#[test]
+fn a_turn_is_bounded_however_many_ask_for_much_and_everybody_has_his() {
+    const CLIENTS: u64 = 40;
+    const BYTES: usize = 60_000;
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut poll = mio::Poll::new().unwrap();
+    let listeners = Listeners { tcp, unix: None };
+    let limits = Limits::new(CLIENTS as usize);
+    let access = Access::default();
+    let mut admin = Admin::new(listeners, poll.registry(), FIRST_TOKEN, limits, access).unwrap();
+    let ask = format!("*2\r\n$4\r\nECHO\r\n${BYTES}\r\n{}\r\n", "x".repeat(BYTES));
+    let readers: Vec<JoinHandle<()>> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let ask = ask.clone();
+            std::thread::spawn(move || {
+                stream.write_all(ask.as_bytes()).unwrap();
+                let mut reply = vec![0; format!("${BYTES}\r\n").len() + BYTES + 2];
+                stream.read_exact(&mut reply).unwrap();
+            })
+        })
+        .collect();
+    let most = (TURN_REPLY_BYTES / BYTES + 1) as u64;
+    let mut events = mio::Events::with_capacity(64);
+    while readers.iter().any(|reader| !reader.is_finished()) {
+        let wait = admin.next_deadline(Instant::now()).map(|_| Duration::ZERO);
+        poll.poll(&mut events, wait.or(Some(Duration::from_millis(10))))
+            .unwrap();
+        for event in &events {
+            admin.collect(event);
+        }
+        let before = admin.figures.commands_processed;
+        admin.turn(poll.registry(), Instant::now(), &mut snapshot);
+        assert!(admin.figures.commands_processed - before <= most);
+    }
+    assert_eq!(admin.figures.commands_processed, CLIENTS);
+    readers
+        .into_iter()
+        .for_each(|reader| reader.join().unwrap());
+}

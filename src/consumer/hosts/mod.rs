@@ -2,7 +2,7 @@
 //! command line, the environment and the introduction; starting and feeding it is the script module's affair.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -93,6 +93,10 @@ pub fn command(spec: &ScriptSpec, handed: Handed<'_>) -> Command {
     }
     words.push(spec.file.clone().into());
     let mut command = Command::new(&words[0]);
+    // Who runs jobs need not be able to steer the daemon, nor need all that a script starts.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_admin_port(name)) {
+        command.env_remove(name);
+    }
     command
         .args(&words[1..])
         .current_dir(&spec.directory)
@@ -100,6 +104,13 @@ pub fn command(spec: &ScriptSpec, handed: Handed<'_>) -> Command {
         .env("STARK_FD", handed.socket.as_raw_fd().to_string())
         .env("STARK_PROGRESS_FD", handed.progress.as_raw_fd().to_string());
     command
+}
+
+/// Whether a variable is a setting with a password of the admin port.
+fn is_of_admin_port(name: &OsStr) -> bool {
+    let setting = name.to_str().and_then(|name| name.strip_prefix("STARK_"));
+    let setting = setting.map(str::to_ascii_lowercase).unwrap_or_default();
+    setting.starts_with("main__") && setting.contains("password")
 }
 
 /// Errors go to stderr once, in plain text: that is where we read them.
@@ -172,6 +183,20 @@ mod tests {
     fn other_scripts_speak_the_protocol_themselves() {
         assert_eq!(words(&spec("/srv/run", &[])), "/srv/run");
         assert_eq!(words(&spec("/srv/run.lua", &["lua"])), "lua /srv/run.lua");
+    }
+
+    #[test]
+    fn passwords_of_the_admin_port_are_known_by_the_names_of_their_settings() {
+        for (name, is_one) in [
+            ("STARK_MAIN__PASSWORD", true),
+            ("STARK_main__password_file", true),
+            ("STARK_MAIN__READONLY_PASSWORD", true),
+            ("STARK_MAIN__PORT", false),
+            ("STARK_QUEUE__PASSWORD", false),
+            ("PASSWORD", false),
+        ] {
+            assert_eq!(is_of_admin_port(OsStr::new(name)), is_one, "{name}");
+        }
     }
 
     #[test]
