@@ -458,13 +458,14 @@ fn at_most_once_goes_with_nothing_that_keeps_or_repeats_jobs() {
 
 #[test]
 fn pools_of_one_server_and_of_one_queue_tell_of_them_together() {
-    let config = Place::new().config(
+    let loaded = Place::new().load(
         "[run]\nbuiltin = null\n[queue]\nkey = a b\n\
          [run same]\nbuiltin = null\n[queue same]\nkey = b\n\
          [run other]\nbuiltin = null\n[queue other]\nport = 7000\nkey = a\n\
          [run db]\nbuiltin = null\n[queue db]\ndb = 1\nkey = a\n\
          [run none]\nbuiltin = null\n[queue none]\ntype = none\n",
     );
+    let config = loaded.unwrap().config;
     let numbers = |name: &str| {
         let place = config.pools.iter().position(|pool| pool.name == name);
         let numbers = config.queue_numbers(place.unwrap())?;
