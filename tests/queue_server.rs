@@ -354,6 +354,7 @@ fn told(answers: &[&'static [u8]]) -> stark::config::Queue {
         keys: vec![KEY.into()],
         delivery: Delivery::AtLeastOnce,
         prefetch: stark::config::Prefetch::Auto,
+        retry: stark::config::Retry::default(),
     }
 }
 
