@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "keeper::age",
     "queue::header",
     "queue::batch",
+    "queue::retry",
     "admin::access",
     "admin::command",
     "admin::filter",

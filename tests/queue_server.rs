@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use redis::{Commands, cmd};
 use stark::config::{Delivery, Secret};
 use stark::queue::{
-    Event, Identity, Producer, Queue, QueueError, Sample, Sampler, Settled, Tracking, Watch, check,
+    Event, Identity, Past, Producer, Queue, QueueError, Sample, Sampler, Settled, Tracking, Watch,
+    check,
 };
 use support::redis::Redis;
 
@@ -31,7 +32,10 @@ fn opened(settings: &stark::config::Queue) -> Queue {
 }
 
 fn done(done: usize) -> Settled {
-    Settled { done, failed: 0 }
+    Settled {
+        done,
+        ..Settled::default()
+    }
 }
 
 fn push(redis: &Redis, jobs: std::ops::Range<usize>) {
@@ -56,11 +60,11 @@ fn passwords_users_and_databases_are_used_and_refusals_are_named() {
     settings.db = 3;
     Producer::new(&settings).push(&["in 3"]).unwrap();
     let mut queue = opened(&settings);
-    let reservation = queue.turn(done(0), &[1], 0).unwrap();
+    let reservation = queue.turn(&done(0), &[1], 0).unwrap();
     assert_eq!(reservation.jobs[0].payload, b"in 3");
     settings.db = 0;
     let mut elsewhere = opened(&settings);
-    assert!(elsewhere.turn(done(0), &[1], 0).unwrap().jobs.is_empty());
+    assert!(elsewhere.turn(&done(0), &[1], 0).unwrap().jobs.is_empty());
 }
 
 #[test]
@@ -87,23 +91,23 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     check(&settings).unwrap();
     push(&redis, 0..3);
     let mut queue = opened(&settings);
-    queue.turn(done(0), &[2], 0).unwrap();
-    queue.turn(done(2), &[1], 0).unwrap();
+    queue.turn(&done(0), &[2], 0).unwrap();
+    queue.turn(&done(2), &[1], 0).unwrap();
     assert_eq!(queue.registered().unwrap().len(), 1);
     let mut successor = queue_of(&settings);
-    let reclaimed = successor.reclaim(&|_, _| done(0)).unwrap().unwrap();
+    let reclaimed = successor.reclaim(&|_, _| Past::default()).unwrap().unwrap();
     assert_eq!(reclaimed.given_back, 1);
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![1]));
     successor.open().unwrap();
-    let held = successor.turn(done(0), &[1], 0).unwrap();
+    let held = successor.turn(&done(0), &[1], 0).unwrap();
     successor.tail().give_back(held.extent(), 1).unwrap();
     successor.given_back(1);
-    successor.leave(done(0)).unwrap();
+    successor.leave(&done(0)).unwrap();
     assert_eq!(Sampler::new(&settings).sample().unwrap()[0].waiting, 1);
-    assert_eq!(successor.pop(done(0)).unwrap().jobs.len(), 1);
-    assert!(successor.pop(done(1)).unwrap().jobs.is_empty());
+    assert_eq!(successor.pop(&done(0)).unwrap().jobs.len(), 1);
+    assert!(successor.pop(&done(1)).unwrap().jobs.is_empty());
 }
 
 #[test]
@@ -220,8 +224,8 @@ fn a_sample_counts_what_lies_where() {
     assert_eq!(sampler.sample(), Ok(vec![Sample::default(); 2]));
     push(&redis, 0..10);
     let mut queue = opened(&settings);
-    queue.turn(done(0), &[4, 1], 0).unwrap();
-    queue.turn(done(4), &[3, 1], 0).unwrap();
+    queue.turn(&done(0), &[4, 1], 0).unwrap();
+    queue.turn(&done(4), &[3, 1], 0).unwrap();
     let keys = stark::queue::Keys::new(KEY);
     let _: usize = redis.connect().zadd(&keys.delayed, "later", 1).unwrap();
     for job in ["x", "y"] {

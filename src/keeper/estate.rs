@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::Birth;
 use crate::config;
-use crate::queue::{Queue, QueueError, Registered, Settled};
+use crate::queue::{Past, Queue, QueueError, Registered};
 use crate::scoreboard::{Page, Scoreboard};
 
 /// What is left to look after.
@@ -117,12 +117,12 @@ impl<'a> Estate<'a> {
         let record = place.map(|place| board.record(place));
         let reclaimed = self.queue.reclaim_registered(list, &|token, jobs| {
             let Some(record) = &record else {
-                return Settled::default();
+                return Past::default();
             };
             let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
-            Settled {
-                done: ended.done,
-                failed: ended.failed,
+            Past {
+                ended: ended.done + ended.failed,
+                ..Past::default()
             }
         })?;
         if let Some(reclaimed) = reclaimed {

@@ -51,7 +51,14 @@ pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
 fn try_rights(connection: &mut Connection, keys: &Keys) -> Result<(), QueueError> {
     let nobody = format!("{}:check", keys.registry);
     let arguments = ["1", "0", "", "0", "1", "0", "0", "no token", "1"].map(str::as_bytes);
-    connection.eval(&TURN, &[&keys.waiting, &nobody, &keys.stats], &arguments)?;
+    let names = [
+        &keys.waiting,
+        &nobody,
+        &keys.delayed,
+        &keys.dead,
+        &keys.stats,
+    ];
+    connection.eval(&TURN, &names.map(String::as_str), &arguments)?;
     connection.call(cmd("LLEN").arg(&nobody))?;
     connection.call(cmd("SCARD").arg(&keys.registry))?;
     connection.call(cmd("ZCARD").arg(&keys.delayed))?;

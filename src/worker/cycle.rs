@@ -292,9 +292,10 @@ impl<'a> Cycle<'a> {
                 settled.failed += 1;
                 self.count(Duration::ZERO, true);
             }
+            let has_ended = settled.ended() > 0;
             hold.ended(settled);
             let end = self.restart(runner, &gone.how);
-            if settled.ended() > 0 {
+            if has_ended {
                 return end;
             }
             if end.is_some() || self.orders.must_leave() {

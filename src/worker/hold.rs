@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::overdue::GivenBack;
 use crate::config::{self, Delivery};
-use crate::queue::{Backoff, Identity, Queue, QueueError, Reservation, Settled, Tail};
+use crate::queue::{Backoff, Identity, Past, Queue, QueueError, Reservation, Settled, Tail};
 use crate::scoreboard::Record;
 
 /// Whether the store did what was asked.
@@ -54,13 +54,12 @@ pub struct Hold<'a> {
 }
 
 /// Where the hold stands.
-#[derive(Clone, Copy)]
 enum Stage {
     /// A predecessor's reservation may be there.
     Former,
     /// No list of ours is there.
     Closed,
-    /// Ours; this much of the reservation has ended.
+    /// Ours; this of the reservation has ended.
     Open(Settled),
 }
 
@@ -93,9 +92,9 @@ impl<'a> Hold<'a> {
         let record = self.record;
         let reclaimed = self.queue.reclaim(&|token, jobs| {
             let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
-            Settled {
-                done: ended.done,
-                failed: ended.failed,
+            Past {
+                ended: ended.done + ended.failed,
+                ..Past::default()
             }
         });
         match reclaimed {
@@ -106,7 +105,7 @@ impl<'a> Hold<'a> {
                         "reclaimed {} jobs={} settled={}",
                         self.label,
                         reclaimed.given_back,
-                        reclaimed.settled.ended()
+                        reclaimed.ended
                     );
                 }
                 self.record.begin_tokens(self.nonce, self.generation);
@@ -136,7 +135,7 @@ impl<'a> Hold<'a> {
                 Err(err) => return self.failed(&err),
             }
         }
-        let Stage::Open(settled) = self.stage else {
+        let Stage::Open(settled) = &self.stage else {
             return Answer::TakenOver;
         };
         let reservation = match self.delivery {
@@ -198,7 +197,7 @@ impl<'a> Hold<'a> {
 
     /// Settles what has ended and gives back the rest, in order, to the head of the queue.
     pub fn leave(&mut self) -> Answer<()> {
-        let Stage::Open(settled) = self.stage else {
+        let Stage::Open(settled) = &self.stage else {
             return Answer::Done(());
         };
         match self.queue.leave(settled) {
@@ -229,7 +228,7 @@ impl<'a> Hold<'a> {
         let is_new = self.outage.is_none();
         match err {
             QueueError::Lost => {
-                let had_jobs = matches!(self.stage, Stage::Open(settled) if settled.ended() > 0);
+                let had_jobs = matches!(&self.stage, Stage::Open(settled) if settled.ended() > 0);
                 let level = if had_jobs {
                     log::Level::Warn
                 } else {
