@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use redis::{Commands, cmd};
 use stark::config::{Delivery, Secret};
 use stark::queue::{
-    Event, Identity, Past, Producer, Queue, QueueError, Sample, Sampler, Settled, Tracking, Watch,
-    check,
+    Due, Event, Identity, Moved, Past, Producer, Queue, QueueError, Sample, Sampler, Settled,
+    Tracking, Watch, check,
 };
 use support::redis::Redis;
 
@@ -204,13 +204,40 @@ fn a_change_between_two_answers_to_one_question_is_not_overlooked() {
         ..told(&[
             b"%1\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n",
             b"+OK\r\n",
-            b":0\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n:3\r\n",
+            b":0\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n:0\r\n:3\r\n:0\r\n",
         ])
     };
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(next_event(&mut watch, true), Event::Invalidated);
     assert_eq!(next_event(&mut watch, false), Event::Lengths(vec![0, 3]));
+}
+
+#[test]
+fn the_watch_tells_of_delayed_jobs_apart() {
+    let redis = Redis::start();
+    let settings = redis.settings(KEY);
+    let mut watch = Watch::new(&settings);
+    assert_eq!(watch.open(), Ok(Tracking::On));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0]));
+    let mut producer = Producer::new(&settings);
+    producer.push_delayed(&["a"], Duration::ZERO).unwrap();
+    assert_eq!(next_event(&mut watch, false), Event::DelayedChanged);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0]));
+    assert_eq!(Due::new(&settings).move_due().unwrap().jobs, 1);
+    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    assert_eq!(next_event(&mut watch, false), Event::DelayedChanged);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![1]));
+    let nothing = Due::new(&settings).move_due().unwrap();
+    assert_eq!(nothing, Moved::default());
+    // That changed nothing, so nobody is told.
+    push(&redis, 0..1);
+    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![2]));
+    let keys = stark::queue::Keys::new(KEY);
+    let _: () = redis.connect().set(&keys.delayed, "a string").unwrap();
+    assert_eq!(next_event(&mut watch, false), Event::DelayedChanged);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![2]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use redis::{Value, cmd};
 use super::connection::{Connection, Protocol};
 use super::error::QueueError;
 use super::keys::Keys;
-use super::script::{GIVEBACK, OPEN, POP, RECLAIM, TURN};
+use super::script::{DUE, GIVEBACK, LATER, OPEN, POP, RECLAIM, TURN};
 use crate::config;
 
 /// What a check found.
@@ -37,7 +37,7 @@ pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
             _ => return Err(connection.nonsense("TYPE")),
         }
     }
-    for script in [&TURN, &OPEN, &RECLAIM, &GIVEBACK, &POP] {
+    for script in [&TURN, &OPEN, &RECLAIM, &GIVEBACK, &POP, &DUE, &LATER] {
         connection.load(script)?;
     }
     for key in &settings.keys {

@@ -17,6 +17,11 @@ pub static GIVEBACK: Script = Script::new(include_str!("giveback.lua"));
 /// Takes one job for good.
 pub static POP: Script = Script::new(include_str!("pop.lua"));
 
+/// Moves jobs that are due.
+pub static DUE: Script = Script::new(concat!(include_str!("fates.lua"), include_str!("due.lua")));
+/// Pushes jobs that are not due yet.
+pub static LATER: Script = Script::new(include_str!("later.lua"));
+
 /// A Lua script and the name the server has for it.
 pub struct Script {
     text: &'static str,
