@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use redis::{Commands, cmd};
 use stark::config::{Delivery, Secret};
 use stark::queue::{
-    Due, Event, Identity, Moved, Past, Producer, Queue, QueueError, Sample, Sampler, Settled,
-    Tracking, Watch, check,
+    Due, Event, Fate, Identity, Moved, Past, Producer, Queue, QueueError, Sample, Sampler, Settled,
+    Token, Tracking, Verdict, Watch, check, fate,
 };
 use support::redis::Redis;
 
@@ -108,6 +108,41 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     assert_eq!(Sampler::new(&settings).sample().unwrap()[0].waiting, 1);
     assert_eq!(successor.pop(&done(0)).unwrap().jobs.len(), 1);
     assert!(successor.pop(&done(1)).unwrap().jobs.is_empty());
+
+    let mut worker = opened(&settings);
+    for bury in [false, true] {
+        let mut producer = Producer::new(&settings);
+        producer.push_delayed(&["x"], Duration::ZERO).unwrap();
+        assert!(Due::new(&settings).move_due().unwrap().jobs > 0);
+        let held = worker.turn(&done(0), &[1], 0).unwrap();
+        let entry = held.jobs[0].header().encode(b"x");
+        let mut settled = done(0);
+        settled.add(match bury {
+            false => Fate::Later { delay_ms: 0, entry },
+            true => Fate::Dead { entry },
+        });
+        worker.turn(&settled, &[1], 0).unwrap();
+        worker.reclaim(&|_, _| Past::default()).unwrap();
+        worker.open().unwrap();
+    }
+    // Both ends of the dead list are seen to.
+    settings.retry.dead_max = 1;
+    settings.retry.dead_for = Some(Duration::from_millis(1));
+    Due::new(&settings).move_due().unwrap();
+    let held = worker.turn(&done(0), &[1], 0).unwrap();
+    let verdict = Verdict::Crashed("x".into());
+    let crashed = |_: &Token, _: usize| Past {
+        crashed: Some("x".into()),
+        ..Past::default()
+    };
+    let mut settled = done(0);
+    let judged = (held.jobs[0].header(), &b"x"[..]);
+    let mut jitter = stark::jitter::Jitter::new(1);
+    settled.add(fate(&settings.retry, judged, verdict, 0, "n", &mut jitter));
+    assert_eq!(worker.leave(&settled), Ok(1));
+    worker.open().unwrap();
+    worker.turn(&done(0), &[1], 0).unwrap();
+    assert_eq!(worker.reclaim(&crashed).unwrap().unwrap().given_back, 1);
 }
 
 #[test]
