@@ -31,7 +31,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 mod daemon;
-mod jitter;
+pub mod jitter;
 mod keeper;
 mod master;
 pub mod queue;

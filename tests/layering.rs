@@ -27,7 +27,7 @@ const RULES: &[(&str, &str)] = &[
     // keeper: of worker, the control thread, which answers the master for both, and how outages are told.
     (
         "keeper",
-        "queue channel scoreboard config sys worker::control worker::outage",
+        "queue channel scoreboard config sys worker::control worker::outage worker::past",
     ),
     // store: of queue, key names and hashes of scripts.
     ("store", "resp queue config sys"),
@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "keeper::age",
     "queue::header",
     "queue::batch",
+    "queue::retry",
     "admin::access",
     "admin::command",
     "admin::filter",

@@ -3,7 +3,9 @@
 mod support;
 
 use redis::{Commands, cmd};
-use stark::queue::{Identity, Keys, Queue, QueueError, Reservation, Settled, Tail, Token, check};
+use stark::queue::{
+    Identity, Keys, Past, Queue, QueueError, Reservation, Settled, Tail, Token, check,
+};
 use support::proxy::{Fate, Proxy};
 use support::redis::Redis;
 
@@ -35,15 +37,25 @@ fn opened(settings: &stark::config::Queue) -> Queue {
 }
 
 fn done(done: usize) -> Settled {
-    Settled { done, failed: 0 }
+    Settled {
+        done,
+        ..Settled::default()
+    }
 }
 
-fn nothing_ended(_: &Token, _: usize) -> Settled {
-    done(0)
+fn nothing_ended(_: &Token, _: usize) -> Past {
+    Past::default()
+}
+
+fn ended(ended: usize) -> Past {
+    Past {
+        ended,
+        ..Past::default()
+    }
 }
 
 fn turn(queue: &mut Queue, settled: usize) -> Reservation {
-    queue.turn(done(settled), &[3, 3], 0).expect("a turn")
+    queue.turn(&done(settled), &[3, 3], 0).expect("a turn")
 }
 
 fn payloads(reservation: &Reservation) -> Vec<String> {
@@ -103,7 +115,7 @@ fn the_first_key_that_has_jobs_is_served_and_each_counts_its_own() {
     for name in reserved_names() {
         assert_eq!(list(&redis, &name).len(), 1, "only the token");
     }
-    assert_eq!(queue.leave(done(0)), Ok(0));
+    assert_eq!(queue.leave(&done(0)), Ok(0));
     let mut left: Vec<String> = redis.connect().keys("*").unwrap();
     left.sort();
     assert_eq!(
@@ -121,9 +133,9 @@ fn each_key_has_a_limit_and_a_share_of_its_own() {
     let redis = Redis::start();
     let mut queue = opened(&settings(&redis));
     redis.push("bulk", &["b"; 20]);
-    assert_eq!(queue.turn(done(0), &[100, 2], 4).unwrap().jobs.len(), 2);
+    assert_eq!(queue.turn(&done(0), &[100, 2], 4).unwrap().jobs.len(), 2);
     assert_eq!(
-        queue.turn(done(2), &[1, 100], 4).unwrap().jobs.len(),
+        queue.turn(&done(2), &[1, 100], 4).unwrap().jobs.len(),
         5,
         "a quarter of 18"
     );
@@ -140,7 +152,7 @@ fn turn_with(fate: Fate) -> (Redis, Proxy, Queue) {
     turn(&mut queue, 0);
     redis.push("urgent", &["u1", "u2"]);
     proxy.plan("EVALSHA", fate);
-    away(queue.turn(done(3), &[1, 3], 0));
+    away(queue.turn(&done(3), &[1, 3], 0));
     (redis, proxy, queue)
 }
 
@@ -149,7 +161,7 @@ fn a_turn_from_key_to_key_with_unknown_outcome_is_found_out_and_settles_once() {
     for fate in BROKEN {
         let (redis, proxy, mut queue) = turn_with(fate);
         // What the broken turn did not see must not matter: only its repetition, or itself, chooses.
-        let reservation = queue.turn(done(3), &[1, 3], 0).unwrap();
+        let reservation = queue.turn(&done(3), &[1, 3], 0).unwrap();
         assert_eq!(
             (reservation.key_index, payloads(&reservation)),
             (0, vec!["u1".into()]),
@@ -158,7 +170,7 @@ fn a_turn_from_key_to_key_with_unknown_outcome_is_found_out_and_settles_once() {
         proxy.deliver();
         assert_eq!(payloads(&turn(&mut queue, 1)), ["u2"], "{fate:?}");
         assert_eq!(payloads(&turn(&mut queue, 1)), ["b4"], "{fate:?}");
-        assert_eq!(queue.leave(done(1)), Ok(0));
+        assert_eq!(queue.leave(&done(1)), Ok(0));
         assert_eq!(processed(&redis), [2, 4], "{fate:?}");
     }
 }
@@ -168,7 +180,7 @@ fn leaving_after_such_a_turn_gives_back_what_it_may_have_reserved() {
     for fate in BROKEN {
         let (redis, proxy, mut queue) = turn_with(fate);
         assert_eq!(
-            queue.leave(done(3)),
+            queue.leave(&done(3)),
             Ok(usize::from(fate == Fate::Unanswered)),
             "{fate:?}"
         );
@@ -194,9 +206,9 @@ fn leaving_that_breaks_at_any_of_its_lists_can_be_repeated() {
             let word = &reserved_names()[1 - commands_before];
             proxy.plan(word, fate);
             // The list with the jobs goes first, then the empty one, whose name is in no other command.
-            away(queue.leave(done(1)));
+            away(queue.leave(&done(1)));
             assert!(proxy.is_done());
-            assert_eq!(queue.leave(done(1)), Ok(1), "{fate:?} {commands_before}");
+            assert_eq!(queue.leave(&done(1)), Ok(1), "{fate:?} {commands_before}");
             assert_eq!(list(&redis, "bulk"), ["b2"]);
             assert_eq!(processed(&redis), [0, 1]);
             assert_eq!(queue.registered(), Ok(vec![]));
@@ -218,23 +230,23 @@ fn a_successor_reclaims_the_lists_of_all_keys() {
         Err(QueueError::Lost),
         "reclaim comes first"
     );
-    let ended = |seen: &Token, jobs: usize| match jobs {
-        0 => done(7),
+    let past = |seen: &Token, jobs: usize| match jobs {
+        0 => ended(7),
         _ => {
             assert_eq!((*seen, jobs), (token, 3));
-            done(1)
+            ended(1)
         }
     };
-    let reclaimed = successor.reclaim(&ended).unwrap().unwrap();
+    let reclaimed = successor.reclaim(&past).unwrap().unwrap();
     assert_eq!(
-        (reclaimed.token, reclaimed.settled, reclaimed.given_back),
-        (Some(token), done(1), 2)
+        (reclaimed.token, reclaimed.ended, reclaimed.given_back),
+        (Some(token), 1, 2)
     );
     assert_eq!(list(&redis, "bulk"), ["b2", "b3"]);
     assert_eq!(processed(&redis), [0, 1]);
     assert_eq!(successor.registered(), Ok(vec![]));
     assert_eq!(
-        worker.turn(done(3), &[3, 3], 0).unwrap_err(),
+        worker.turn(&done(3), &[3, 3], 0).unwrap_err(),
         QueueError::Lost
     );
 }
@@ -270,7 +282,7 @@ fn a_worker_whose_other_list_was_taken_over_takes_nothing_from_its_key() {
         .reclaim_registered(urgent, &nothing_ended)
         .unwrap();
     assert_eq!(
-        worker.turn(done(1), &[3, 3], 0).unwrap_err(),
+        worker.turn(&done(1), &[3, 3], 0).unwrap_err(),
         QueueError::Lost
     );
     assert_eq!(list(&redis, "urgent"), ["u1"]);
@@ -299,7 +311,7 @@ fn jobs_given_back_are_at_the_head_in_order_and_the_rest_goes_on() {
     assert_eq!(payloads(&turn(&mut queue, 1)), ["b2", "b3", "b4"]);
     assert_eq!(queue.give_back(1), Ok(()));
     assert_eq!(queue.give_back(1), Ok(()));
-    assert_eq!(queue.leave(done(0)), Ok(1));
+    assert_eq!(queue.leave(&done(0)), Ok(1));
     assert_eq!(list(&redis, "bulk"), ["b2", "b3", "b4"]);
     assert_eq!(processed(&redis), [0, 1]);
 }
@@ -313,14 +325,14 @@ fn giving_back_with_unknown_outcome_gives_each_job_back_once() {
             away(queue.give_back(1));
             match next {
                 "turn" => assert_eq!(payloads(&turn(&mut queue, 2)), ["b3", "b4"]),
-                "leave" => assert_eq!(queue.leave(done(1)), Ok(1)),
+                "leave" => assert_eq!(queue.leave(&done(1)), Ok(1)),
                 _ => assert_eq!(queue.give_back(1), Ok(())),
             }
             proxy.deliver();
             match next {
-                "turn" => assert_eq!(queue.leave(done(0)), Ok(2)),
+                "turn" => assert_eq!(queue.leave(&done(0)), Ok(2)),
                 "leave" => {}
-                _ => assert_eq!(queue.leave(done(1)), Ok(0)),
+                _ => assert_eq!(queue.leave(&done(1)), Ok(0)),
             }
             let (left, ended) = match next {
                 "turn" => (vec!["b3", "b4"], 2),
@@ -364,7 +376,7 @@ fn what_another_thread_may_have_given_back_is_found_out_by_the_next_turn() {
         );
         proxy.deliver();
         assert_eq!(tail.give_back(held.extent(), 2), Err(QueueError::Lost));
-        assert_eq!(queue.leave(done(0)), Ok(3), "{fate:?}");
+        assert_eq!(queue.leave(&done(0)), Ok(3), "{fate:?}");
         assert_eq!(list(&redis, "bulk"), ["b2", "b3", "b4"], "{fate:?}");
         assert_eq!(processed(&redis), [0, 1], "{fate:?}");
     }
@@ -413,7 +425,7 @@ fn a_full_server_drains_over_all_keys_and_takes_jobs_back() {
         queue.tail().give_back(turn(&mut queue, 3).extent(), 0),
         Ok(())
     );
-    assert_eq!(queue.leave(done(0)), Ok(0));
+    assert_eq!(queue.leave(&done(0)), Ok(0));
     assert_eq!(processed(&redis), [1, 4]);
 }
 
@@ -426,7 +438,7 @@ fn a_key_of_another_type_is_named_and_nothing_is_lost() {
         other => panic!("{other:?}"),
     };
     refused(
-        queue.turn(done(3), &[3, 3], 0).map(drop),
+        queue.turn(&done(3), &[3, 3], 0).map(drop),
         "cannot use keys urgent, bulk",
     );
     refused(check(&settings(&redis)).map(drop), "key urgent of redis");

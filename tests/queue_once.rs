@@ -3,14 +3,22 @@
 mod support;
 
 use redis::{Commands, cmd};
-use stark::queue::{Identity, Keys, Queue, QueueError, Reservation, Settled};
+use stark::queue::{Identity, Keys, Past, Queue, QueueError, Reservation, Settled};
 use support::proxy::{Fate, Proxy};
 use support::redis::Redis;
 
 const KEYS: [&str; 2] = ["urgent", "bulk"];
-const DONE: Settled = Settled { done: 1, failed: 0 };
-const FAILED: Settled = Settled { done: 0, failed: 1 };
-const NOTHING: Settled = Settled { done: 0, failed: 0 };
+const DONE: Settled = settled(1, 0);
+const FAILED: Settled = settled(0, 1);
+const NOTHING: Settled = settled(0, 0);
+
+const fn settled(done: usize, failed: usize) -> Settled {
+    Settled {
+        done,
+        failed,
+        fates: Vec::new(),
+    }
+}
 
 fn queue(redis: &Redis, address: Option<&Proxy>) -> Queue {
     let mut settings = redis.settings(KEYS[0]);
@@ -50,20 +58,20 @@ fn counted(redis: &Redis, key: &str) -> (usize, usize) {
 fn one_job_a_pop_from_the_first_key_that_has_one_and_nothing_of_it_stays() {
     let redis = Redis::start();
     let mut queue = queue(&redis, None);
-    assert_eq!(queue.reclaim(&|_, _| NOTHING), Ok(None));
+    assert_eq!(queue.reclaim(&|_, _| Past::default()), Ok(None));
     redis.push("bulk", &["b1", ""]);
-    let first = queue.pop(NOTHING).unwrap();
+    let first = queue.pop(&NOTHING).unwrap();
     assert_eq!((first.key_index, payloads(&first)), (1, vec![&b"b1"[..]]));
     redis.push("urgent", &["u1"]);
-    let second = queue.pop(DONE).unwrap();
+    let second = queue.pop(&DONE).unwrap();
     assert_eq!((second.key_index, payloads(&second)), (0, vec![&b"u1"[..]]));
     assert_eq!(second.jobs[0].key(), "urgent");
     assert_ne!(first.jobs[0].id(), second.jobs[0].id());
     assert!(second.token.number > first.token.number);
-    let third = queue.pop(FAILED).unwrap();
+    let third = queue.pop(&FAILED).unwrap();
     assert_eq!(payloads(&third), [&b""[..]], "an empty payload is a job");
-    assert!(queue.pop(DONE).unwrap().jobs.is_empty());
-    assert!(queue.pop(NOTHING).unwrap().jobs.is_empty());
+    assert!(queue.pop(&DONE).unwrap().jobs.is_empty());
+    assert!(queue.pop(&NOTHING).unwrap().jobs.is_empty());
     assert_eq!(counted(&redis, "urgent"), (1, 1));
     assert_eq!(counted(&redis, "bulk"), (2, 0));
     let keys: Vec<String> = redis.connect().keys("*").unwrap();
@@ -75,10 +83,10 @@ fn leaving_counts_the_last_job_and_gives_nothing_back() {
     let redis = Redis::start();
     redis.push("bulk", &["b1", "b2"]);
     let mut queue = queue(&redis, None);
-    queue.pop(NOTHING).unwrap();
+    queue.pop(&NOTHING).unwrap();
     assert_eq!(queue.give_back(1), Ok(()));
-    assert_eq!(queue.leave(FAILED), Ok(0));
-    assert_eq!(queue.leave(FAILED), Ok(0));
+    assert_eq!(queue.leave(&FAILED), Ok(0));
+    assert_eq!(queue.leave(&FAILED), Ok(0));
     assert_eq!(counted(&redis, "bulk"), (1, 1));
     let left: Vec<String> = redis.connect().lrange("bulk", 0, -1).unwrap();
     assert_eq!(left, ["b2"]);
@@ -97,16 +105,16 @@ fn a_broken_connection_may_lose_a_job_but_no_job_comes_twice_and_none_is_counted
         let proxy = Proxy::start(&redis.socket());
         redis.push("bulk", &["b1", "b2", "b3", "b4"]);
         let mut queue = queue(&redis, Some(&proxy));
-        queue.pop(NOTHING).unwrap();
+        queue.pop(&NOTHING).unwrap();
         proxy.plan("EVALSHA", fate);
-        let error = queue.pop(DONE).unwrap_err();
+        let error = queue.pop(&DONE).unwrap_err();
         assert!(matches!(error, QueueError::Unavailable(_)), "{error}");
         let mut came = vec![];
-        let mut reservation = queue.pop(DONE).unwrap();
+        let mut reservation = queue.pop(&DONE).unwrap();
         proxy.deliver();
         while !reservation.jobs.is_empty() {
             came.extend(payloads(&reservation).into_iter().map(<[u8]>::to_vec));
-            reservation = queue.pop(DONE).unwrap();
+            reservation = queue.pop(&DONE).unwrap();
         }
         let expected: &[&[u8]] = match fate {
             Fate::Dropped => &[b"b2", b"b3", b"b4"],
@@ -125,14 +133,14 @@ fn an_unreachable_server_costs_no_figures() {
     let mut redis = Redis::start();
     redis.push("bulk", &["b1", "b2"]);
     let mut queue = queue(&redis, None);
-    queue.pop(NOTHING).unwrap();
+    queue.pop(&NOTHING).unwrap();
     queue.disconnect();
     redis.stop();
     for _ in 0..3 {
-        assert!(matches!(queue.pop(DONE), Err(QueueError::Unavailable(_))));
+        assert!(matches!(queue.pop(&DONE), Err(QueueError::Unavailable(_))));
     }
     redis.restart();
-    assert_eq!(payloads(&queue.pop(DONE).unwrap()), [&b"b2"[..]]);
+    assert_eq!(payloads(&queue.pop(&DONE).unwrap()), [&b"b2"[..]]);
     assert_eq!(counted(&redis, "bulk"), (1, 0));
 }
 
@@ -150,11 +158,11 @@ fn a_full_server_is_drained_and_figures_of_another_type_stop_no_job() {
         .unwrap();
     let mut queue = queue(&redis, None);
     for job in ["b1", "b2", "b3"] {
-        assert_eq!(payloads(&queue.pop(DONE).unwrap()), [job.as_bytes()]);
+        assert_eq!(payloads(&queue.pop(&DONE).unwrap()), [job.as_bytes()]);
     }
-    assert!(queue.pop(DONE).unwrap().jobs.is_empty());
+    assert!(queue.pop(&DONE).unwrap().jobs.is_empty());
     let _: () = redis.connect().del(Keys::new("bulk").stats).unwrap();
-    assert!(queue.pop(FAILED).unwrap().jobs.is_empty());
+    assert!(queue.pop(&FAILED).unwrap().jobs.is_empty());
     assert_eq!(counted(&redis, "bulk"), (1, 1), "even on a full server");
 }
 
@@ -164,8 +172,8 @@ fn a_key_of_another_type_loses_no_job_of_the_others() {
     redis.push("urgent", &["u1"]);
     let _: () = redis.connect().set("bulk", "x").unwrap();
     let mut queue = queue(&redis, None);
-    assert_eq!(payloads(&queue.pop(NOTHING).unwrap()), [&b"u1"[..]]);
-    assert!(matches!(queue.pop(DONE), Err(QueueError::Refused(_))));
+    assert_eq!(payloads(&queue.pop(&NOTHING).unwrap()), [&b"u1"[..]]);
+    assert!(matches!(queue.pop(&DONE), Err(QueueError::Refused(_))));
     redis.push("urgent", &["u2"]);
-    assert_eq!(payloads(&queue.pop(DONE).unwrap()), [&b"u2"[..]]);
+    assert_eq!(payloads(&queue.pop(&DONE).unwrap()), [&b"u2"[..]]);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Commands, cmd};
 use stark::queue::{
-    Identity, Keys, Producer, Queue, QueueError, Reclaimed, Reservation, Settled, Token,
+    Identity, Keys, Past, Producer, Queue, QueueError, Reclaimed, Reservation, Settled, Token,
 };
 use support::proxy::{Fate, Proxy};
 use support::redis::Redis;
@@ -35,12 +35,31 @@ fn opened(settings: &stark::config::Queue) -> Queue {
     queue
 }
 
-fn nothing_ended(_: &Token, _: usize) -> Settled {
-    Settled::default()
+fn nothing_ended(_: &Token, _: usize) -> Past {
+    Past::default()
+}
+
+fn ended(ended: usize) -> Past {
+    Past {
+        ended,
+        ..Past::default()
+    }
 }
 
 fn done(done: usize) -> Settled {
-    Settled { done, failed: 0 }
+    Settled {
+        done,
+        ..Settled::default()
+    }
+}
+
+/// Failed jobs that are gone.
+fn failed(done: usize, failed: usize) -> Settled {
+    Settled {
+        done,
+        failed,
+        fates: Vec::new(),
+    }
 }
 
 fn push(redis: &Redis, jobs: std::ops::Range<usize>) {
@@ -78,18 +97,18 @@ fn stat(redis: &Redis, field: &str) -> usize {
 fn jobs_come_in_the_order_of_their_push_and_are_settled_by_the_next_turn() {
     let redis = Redis::start();
     let mut queue = opened(&redis.settings(KEY));
-    assert!(queue.turn(done(0), &[10], 0).unwrap().jobs.is_empty());
+    assert!(queue.turn(&done(0), &[10], 0).unwrap().jobs.is_empty());
     push(&redis, 0..5);
-    let first = queue.turn(done(0), &[3], 0).unwrap();
+    let first = queue.turn(&done(0), &[3], 0).unwrap();
     assert_eq!(payloads(&first), numbers(0..3));
     assert_eq!(first.payload_bytes, 3);
     assert_eq!(first.jobs[2].key(), KEY);
     assert_eq!(first.jobs[2].attempt(), 1);
-    let settled = Settled { done: 2, failed: 1 };
-    let second = queue.turn(settled, &[3], 0).unwrap();
+    let settled = failed(2, 1);
+    let second = queue.turn(&settled, &[3], 0).unwrap();
     assert_eq!(payloads(&second), numbers(3..5));
     assert!(second.token.number > first.token.number);
-    assert!(queue.turn(done(2), &[3], 0).unwrap().jobs.is_empty());
+    assert!(queue.turn(&done(2), &[3], 0).unwrap().jobs.is_empty());
     assert_eq!((stat(&redis, "processed"), stat(&redis, "failed")), (5, 1));
     let held: usize = redis.connect().llen(reserved_name()).unwrap();
     assert_eq!(held, 1, "only the token");
@@ -101,8 +120,8 @@ fn a_turn_takes_no_more_than_its_share_but_one() {
     let mut queue = opened(&redis.settings(KEY));
     push(&redis, 0..20);
     let sizes = [1000, 1000, 1000, 2].map(|most| {
-        let held = queue.turn(done(0), &[most], 8).unwrap().jobs.len();
-        queue.leave(done(held)).unwrap();
+        let held = queue.turn(&done(0), &[most], 8).unwrap().jobs.len();
+        queue.leave(&done(held)).unwrap();
         queue.open().unwrap();
         held
     });
@@ -118,8 +137,8 @@ fn leaving_gives_back_what_was_not_begun_to_the_head_in_order() {
     let redis = Redis::start();
     let mut queue = opened(&redis.settings(KEY));
     push(&redis, 0..10);
-    queue.turn(done(0), &[5], 0).unwrap();
-    assert_eq!(queue.leave(Settled { done: 1, failed: 1 }), Ok(3));
+    queue.turn(&done(0), &[5], 0).unwrap();
+    assert_eq!(queue.leave(&failed(1, 1)), Ok(3));
     assert_eq!(waiting(&redis), numbers(2..10));
     assert_eq!((stat(&redis, "processed"), stat(&redis, "failed")), (2, 1));
     assert_eq!(stat(&redis, "reclaimed"), 0, "nobody died");
@@ -127,14 +146,14 @@ fn leaving_gives_back_what_was_not_begun_to_the_head_in_order() {
     let exists: bool = redis.connect().exists(reserved_name()).unwrap();
     assert!(!exists);
     assert_eq!(
-        queue.leave(done(0)),
+        queue.leave(&done(0)),
         Ok(0),
         "there is nothing more to leave"
     );
-    assert_eq!(queue.turn(done(0), &[1], 0).unwrap_err(), QueueError::Lost);
+    assert_eq!(queue.turn(&done(0), &[1], 0).unwrap_err(), QueueError::Lost);
     queue.open().unwrap();
     assert_eq!(
-        payloads(&queue.turn(done(0), &[2], 0).unwrap()),
+        payloads(&queue.turn(&done(0), &[2], 0).unwrap()),
         numbers(2..4)
     );
 }
@@ -144,7 +163,7 @@ fn a_successor_reclaims_what_had_not_ended_and_only_that() {
     let redis = Redis::start();
     push(&redis, 0..100);
     let settings = redis.settings(KEY);
-    let token = opened(&settings).turn(done(0), &[100], 0).unwrap().token;
+    let token = opened(&settings).turn(&done(0), &[100], 0).unwrap().token;
     push(&redis, 100..105);
 
     let mut successor = Queue::new(&settings, identity(0, 2));
@@ -153,26 +172,26 @@ fn a_successor_reclaims_what_had_not_ended_and_only_that() {
         QueueError::Lost,
         "reclaim comes first"
     );
-    let settled = Settled {
-        done: 40,
-        failed: 2,
-    };
-    let ended = |seen: &Token, jobs: usize| {
+    let past = |seen: &Token, jobs: usize| {
         assert_eq!((*seen, jobs), (token, 100));
-        settled
+        ended(42)
     };
     let reclaimed = Reclaimed {
         token: Some(token),
-        settled,
+        ended: 42,
         given_back: 58,
+        ..Reclaimed::default()
     };
-    assert_eq!(successor.reclaim(&ended), Ok(Some(reclaimed)));
-    assert_eq!(successor.reclaim(&ended), Ok(None));
+    assert_eq!(successor.reclaim(&past), Ok(Some(reclaimed)));
+    assert_eq!(successor.reclaim(&past), Ok(None));
     assert_eq!(waiting(&redis), numbers(42..105));
     let stats = ["processed", "failed", "reclaimed"].map(|field| stat(&redis, field));
-    assert_eq!(stats, [42, 2, 58]);
+    assert_eq!(stats, [42, 0, 58]);
     successor.open().unwrap();
-    assert_eq!(payloads(&successor.turn(done(0), &[1], 0).unwrap()), ["42"]);
+    assert_eq!(
+        payloads(&successor.turn(&done(0), &[1], 0).unwrap()),
+        ["42"]
+    );
 }
 
 #[test]
@@ -180,9 +199,9 @@ fn progress_that_cannot_be_of_this_list_is_not_believed() {
     let redis = Redis::start();
     push(&redis, 0..3);
     let settings = redis.settings(KEY);
-    opened(&settings).turn(done(0), &[3], 0).unwrap();
-    let reclaimed = queue(&settings).reclaim(&|_, _| done(4)).unwrap().unwrap();
-    assert_eq!((reclaimed.settled, reclaimed.given_back), (done(0), 3));
+    opened(&settings).turn(&done(0), &[3], 0).unwrap();
+    let reclaimed = queue(&settings).reclaim(&|_, _| ended(4)).unwrap().unwrap();
+    assert_eq!((reclaimed.ended, reclaimed.given_back), (0, 3));
     assert_eq!(waiting(&redis), numbers(0..3));
 }
 
@@ -194,11 +213,8 @@ fn a_list_without_token_holds_jobs_only() {
         .connect()
         .rpush(reserved_name(), numbers(0..3))
         .unwrap();
-    let ended = |_: &Token, _: usize| panic!("there is no token to ask about");
-    let reclaimed = queue(&redis.settings(KEY))
-        .reclaim(&ended)
-        .unwrap()
-        .unwrap();
+    let past = |_: &Token, _: usize| -> Past { panic!("there is no token to ask about") };
+    let reclaimed = queue(&redis.settings(KEY)).reclaim(&past).unwrap().unwrap();
     assert_eq!((reclaimed.token, reclaimed.given_back), (None, 3));
     assert_eq!(waiting(&redis), numbers(0..4));
 }
@@ -232,7 +248,7 @@ fn a_start_finds_every_registered_list_of_its_node_and_reclaims_by_name() {
         };
         let mut queue = Queue::new(&settings, identity);
         queue.open().unwrap();
-        queue.turn(done(0), &[2], 0).unwrap();
+        queue.turn(&done(0), &[2], 0).unwrap();
     }
     let keys = Keys::new(KEY);
     let _: () = redis.connect().sadd(&keys.registry, "garbage").unwrap();
@@ -270,25 +286,31 @@ fn a_worker_whose_list_was_taken_over_settles_nothing_and_begins_anew() {
     push(&redis, 0..4);
     let settings = redis.settings(KEY);
     let mut worker = opened(&settings);
-    worker.turn(done(0), &[2], 0).unwrap();
+    worker.turn(&done(0), &[2], 0).unwrap();
     Queue::new(&settings, identity(0, 2))
         .reclaim(&nothing_ended)
         .unwrap();
 
-    assert_eq!(worker.turn(done(2), &[2], 0).unwrap_err(), QueueError::Lost);
+    assert_eq!(
+        worker.turn(&done(2), &[2], 0).unwrap_err(),
+        QueueError::Lost
+    );
     assert_eq!(stat(&redis, "processed"), 0);
     assert_eq!(waiting(&redis), numbers(0..4));
-    assert_eq!(worker.turn(done(2), &[2], 0).unwrap_err(), QueueError::Lost);
+    assert_eq!(
+        worker.turn(&done(2), &[2], 0).unwrap_err(),
+        QueueError::Lost
+    );
     assert_eq!(worker.reclaim(&nothing_ended), Ok(None));
     worker.open().unwrap();
     assert_eq!(
-        payloads(&worker.turn(done(0), &[9], 0).unwrap()),
+        payloads(&worker.turn(&done(0), &[9], 0).unwrap()),
         numbers(0..4)
     );
 
     let mut thief = Queue::new(&settings, identity(0, 3));
     thief.reclaim(&nothing_ended).unwrap();
-    assert_eq!(worker.leave(done(1)), Err(QueueError::Lost));
+    assert_eq!(worker.leave(&done(1)), Err(QueueError::Lost));
     assert_eq!(waiting(&redis), numbers(0..4));
 }
 
@@ -301,11 +323,11 @@ fn turn_with(fate: Fate) -> (Redis, Proxy, Queue) {
     settings.address = proxy.address();
     let mut queue = opened(&settings);
     assert_eq!(
-        payloads(&queue.turn(done(0), &[2], 0).unwrap()),
+        payloads(&queue.turn(&done(0), &[2], 0).unwrap()),
         numbers(0..2)
     );
     proxy.plan("EVALSHA", fate);
-    let error = queue.turn(done(2), &[2], 0).unwrap_err();
+    let error = queue.turn(&done(2), &[2], 0).unwrap_err();
     assert!(
         matches!(error, QueueError::Unavailable(_)),
         "{fate:?}: {error}"
@@ -323,14 +345,14 @@ fn a_turn_with_unknown_outcome_is_found_out_and_settles_once() {
         Fate::Late,
     ] {
         let (redis, proxy, mut queue) = turn_with(fate);
-        let reservation = queue.turn(done(2), &[2], 0).unwrap();
+        let reservation = queue.turn(&done(2), &[2], 0).unwrap();
         assert_eq!(payloads(&reservation), numbers(2..4), "{fate:?}");
         assert_eq!(proxy.deliver(), usize::from(fate == Fate::Late));
         assert_eq!(
-            payloads(&queue.turn(done(2), &[9], 0).unwrap()),
+            payloads(&queue.turn(&done(2), &[9], 0).unwrap()),
             numbers(4..10)
         );
-        assert!(queue.turn(done(6), &[9], 0).unwrap().jobs.is_empty());
+        assert!(queue.turn(&done(6), &[9], 0).unwrap().jobs.is_empty());
         assert_eq!(stat(&redis, "processed"), 10, "{fate:?}");
     }
 }
@@ -340,10 +362,10 @@ fn a_late_turn_that_comes_before_its_repetition_is_found_too() {
     let (redis, proxy, mut queue) = turn_with(Fate::Late);
     assert_eq!(proxy.deliver(), 1);
     assert_eq!(
-        payloads(&queue.turn(done(2), &[2], 0).unwrap()),
+        payloads(&queue.turn(&done(2), &[2], 0).unwrap()),
         numbers(2..4)
     );
-    assert_eq!(queue.leave(done(2)), Ok(0));
+    assert_eq!(queue.leave(&done(2)), Ok(0));
     assert_eq!(stat(&redis, "processed"), 4);
 }
 
@@ -352,7 +374,7 @@ fn leaving_after_a_turn_with_unknown_outcome_gives_back_what_it_may_have_reserve
     for fate in [Fate::Dropped, Fate::Unanswered, Fate::Late] {
         let (redis, proxy, mut queue) = turn_with(fate);
         let given_back = if fate == Fate::Unanswered { 2 } else { 0 };
-        assert_eq!(queue.leave(done(2)), Ok(given_back), "{fate:?}");
+        assert_eq!(queue.leave(&done(2)), Ok(given_back), "{fate:?}");
         proxy.deliver();
         assert_eq!(waiting(&redis), numbers(2..10), "{fate:?}");
         assert_eq!(stat(&redis, "processed"), 2, "{fate:?}");
@@ -365,10 +387,10 @@ fn leaving_and_opening_with_unknown_outcome_can_be_repeated() {
         let (redis, proxy, mut queue) = turn_with(Fate::Dropped);
         proxy.plan("EVALSHA", fate);
         assert!(matches!(
-            queue.leave(done(2)),
+            queue.leave(&done(2)),
             Err(QueueError::Unavailable(_))
         ));
-        assert_eq!(queue.leave(done(2)), Ok(0), "{fate:?}");
+        assert_eq!(queue.leave(&done(2)), Ok(0), "{fate:?}");
         assert_eq!(waiting(&redis), numbers(2..10));
 
         proxy.plan("EVALSHA", fate);
@@ -379,7 +401,7 @@ fn leaving_and_opening_with_unknown_outcome_can_be_repeated() {
             queue.open().unwrap();
         }
         assert_eq!(
-            payloads(&queue.turn(done(0), &[2], 0).unwrap()),
+            payloads(&queue.turn(&done(0), &[2], 0).unwrap()),
             numbers(2..4)
         );
     }
@@ -391,15 +413,15 @@ fn keys_of_another_type_lose_nothing() {
     push(&redis, 0..2);
     let settings = redis.settings(KEY);
     let mut queue = opened(&settings);
-    queue.turn(done(0), &[2], 0).unwrap();
+    queue.turn(&done(0), &[2], 0).unwrap();
     let mut other = redis.connect();
     let _: () = other.set(KEY, "a string").unwrap();
     let refused = |result: Result<(), QueueError>| match result {
         Err(QueueError::Refused(text)) => assert!(text.contains("WRONGTYPE"), "{text}"),
         other => panic!("{other:?}"),
     };
-    refused(queue.turn(done(2), &[2], 0).map(drop));
-    refused(queue.leave(done(1)).map(drop));
+    refused(queue.turn(&done(2), &[2], 0).map(drop));
+    refused(queue.leave(&done(1)).map(drop));
     let held: Vec<String> = other.lrange(reserved_name(), 1, -1).unwrap();
     assert_eq!(held, numbers(0..2));
     let _: () = other.del(KEY).unwrap();
@@ -407,7 +429,7 @@ fn keys_of_another_type_lose_nothing() {
     let stats = Keys::new(KEY).stats;
     let _: () = other.del(&stats).unwrap();
     let _: () = other.set(&stats, "a string").unwrap();
-    assert_eq!(queue.leave(done(1)), Ok(1));
+    assert_eq!(queue.leave(&done(1)), Ok(1));
     assert_eq!(waiting(&redis), ["1"]);
     let _: () = other.set(Keys::new(KEY).registry, "a string").unwrap();
     refused(queue.open());
@@ -435,15 +457,15 @@ fn a_full_server_still_drains() {
 
     let mut queue = opened(&settings);
     assert_eq!(
-        payloads(&queue.turn(done(0), &[20], 0).unwrap()),
+        payloads(&queue.turn(&done(0), &[20], 0).unwrap()),
         numbers(0..20)
     );
-    assert_eq!(queue.leave(done(10)), Ok(10));
+    assert_eq!(queue.leave(&done(10)), Ok(10));
     queue.open().unwrap();
-    let mut held = queue.turn(done(0), &[20], 0).unwrap().jobs.len();
+    let mut held = queue.turn(&done(0), &[20], 0).unwrap().jobs.len();
     let mut total = 10 + held;
     while held > 0 {
-        held = queue.turn(done(held), &[20], 0).unwrap().jobs.len();
+        held = queue.turn(&done(held), &[20], 0).unwrap().jobs.len();
         total += held;
     }
     assert_eq!(total, 50);
@@ -459,7 +481,7 @@ fn scripts_that_the_server_forgot_are_loaded_again() {
             .arg("FLUSH")
             .query(&mut redis.connect())
             .unwrap();
-        let reservation = queue.turn(done(job), &[1], 0).unwrap();
+        let reservation = queue.turn(&done(job), &[1], 0).unwrap();
         assert_eq!(payloads(&reservation), [job.to_string()]);
     }
 }
@@ -485,14 +507,14 @@ fn payloads_are_byte_exact_up_to_fifty_megabytes() {
     let (small, large) = sent.split_at(5);
     for expected in [small, large] {
         // Given back and taken again, what comes is the same.
-        let first = queue.turn(done(0), &[10], 0).unwrap();
-        assert_eq!(queue.leave(done(0)), Ok(expected.len()));
+        let first = queue.turn(&done(0), &[10], 0).unwrap();
+        assert_eq!(queue.leave(&done(0)), Ok(expected.len()));
         queue.open().unwrap();
-        let again = queue.turn(done(0), &[10], 0).unwrap();
+        let again = queue.turn(&done(0), &[10], 0).unwrap();
         for reservation in [first, again] {
             assert!(reservation.jobs.iter().map(|job| &job.payload).eq(expected));
         }
-        assert_eq!(queue.leave(done(expected.len())), Ok(0));
+        assert_eq!(queue.leave(&done(expected.len())), Ok(0));
         queue.open().unwrap();
     }
 }
@@ -503,14 +525,14 @@ fn a_thousand_jobs_fit_in_a_turn_and_more_are_never_taken() {
     push(&redis, 0..2500);
     let mut queue = opened(&redis.settings(KEY));
     assert_eq!(
-        payloads(&queue.turn(done(0), &[5000], 0).unwrap()),
+        payloads(&queue.turn(&done(0), &[5000], 0).unwrap()),
         numbers(0..1000)
     );
     assert_eq!(
-        payloads(&queue.turn(done(1000), &[1000], 0).unwrap()),
+        payloads(&queue.turn(&done(1000), &[1000], 0).unwrap()),
         numbers(1000..2000)
     );
-    assert_eq!(queue.leave(done(0)), Ok(1000));
+    assert_eq!(queue.leave(&done(0)), Ok(1000));
     assert_eq!(waiting(&redis), numbers(1000..2500));
 }
 
@@ -524,7 +546,7 @@ fn turns_of(redis: &Redis, sizes: &[usize]) -> Vec<usize> {
     let (mut counts, mut taken) = (vec![], 0);
     while taken < jobs.len() {
         let held = counts.last().copied().unwrap_or(0);
-        let reservation = queue.turn(done(held), &[1000], 0).unwrap();
+        let reservation = queue.turn(&done(held), &[1000], 0).unwrap();
         let count = reservation.jobs.len();
         assert!(count == 1 || reservation.payload_bytes <= 1 << 20);
         let expected = &jobs[taken..taken + count];
@@ -532,7 +554,7 @@ fn turns_of(redis: &Redis, sizes: &[usize]) -> Vec<usize> {
         taken += count;
         counts.push(count);
     }
-    assert_eq!(queue.leave(done(counts[counts.len() - 1])), Ok(0));
+    assert_eq!(queue.leave(&done(counts[counts.len() - 1])), Ok(0));
     counts
 }
 
@@ -570,7 +592,7 @@ fn large_jobs_behind_small_ones_do_not_stand_in_the_servers_memory_twice() {
     let before = peak();
     let mut held = 0;
     for _ in 0..5 {
-        held = queue.turn(done(held), &[1000], 0).unwrap().jobs.len();
+        held = queue.turn(&done(held), &[1000], 0).unwrap().jobs.len();
     }
     assert!(
         peak() < before + (12 << 20),
@@ -584,10 +606,10 @@ fn a_server_that_restarts_between_turns_is_away_and_then_goes_on() {
     let mut redis = Redis::start();
     push(&redis, 0..6);
     let mut queue = opened(&redis.settings(KEY));
-    queue.turn(done(0), &[2], 0).unwrap();
+    queue.turn(&done(0), &[2], 0).unwrap();
     redis.stop();
     for _ in 0..2 {
-        let error = queue.turn(done(2), &[2], 0).unwrap_err();
+        let error = queue.turn(&done(2), &[2], 0).unwrap_err();
         assert!(
             matches!(&error, QueueError::Unavailable(text) if text.starts_with("cannot reach redis at unix:")),
             "{error}"
@@ -595,14 +617,14 @@ fn a_server_that_restarts_between_turns_is_away_and_then_goes_on() {
     }
     redis.restart();
     assert_eq!(
-        payloads(&queue.turn(done(2), &[2], 0).unwrap()),
+        payloads(&queue.turn(&done(2), &[2], 0).unwrap()),
         numbers(2..4)
     );
     redis.restart();
-    while let Err(error) = queue.turn(done(2), &[2], 0) {
+    while let Err(error) = queue.turn(&done(2), &[2], 0) {
         assert!(matches!(error, QueueError::Unavailable(_)), "{error}");
     }
-    assert_eq!(queue.leave(done(2)), Ok(0));
+    assert_eq!(queue.leave(&done(2)), Ok(0));
     assert_eq!(stat(&redis, "processed"), 6);
 }
 
@@ -616,7 +638,7 @@ fn a_stopped_server_is_away_within_the_timeout() {
     redis.pause();
     for _ in 0..2 {
         let begun = Instant::now();
-        let error = queue.turn(done(0), &[1], 0).unwrap_err();
+        let error = queue.turn(&done(0), &[1], 0).unwrap_err();
         assert!(
             matches!(&error, QueueError::Unavailable(text) if text.contains("no answer within 200ms")),
             "{error}"
@@ -626,7 +648,7 @@ fn a_stopped_server_is_away_within_the_timeout() {
     }
     redis.resume();
     loop {
-        match queue.turn(done(0), &[1], 0) {
+        match queue.turn(&done(0), &[1], 0) {
             Ok(reservation) => break assert_eq!(payloads(&reservation), ["0"]),
             Err(error) => assert!(matches!(error, QueueError::Unavailable(_)), "{error}"),
         }
@@ -648,27 +670,27 @@ fn refused_for_a_while(word: &str, trouble: &[&[&str]], end: &[&[&str]]) {
     };
     let mut queue = opened(&redis.settings(KEY));
     let mut popping = Queue::new(&redis.settings(KEY), identity(1, 1));
-    queue.turn(done(0), &[3], 0).unwrap();
+    queue.turn(&done(0), &[3], 0).unwrap();
     configure(trouble);
     let away = |error: QueueError| match error {
         QueueError::Unavailable(text) => assert!(text.contains(word), "{text}"),
         other => panic!("{other:?}"),
     };
     away(queue.give_back(1).unwrap_err());
-    away(queue.turn(done(2), &[2], 0).unwrap_err());
-    away(queue.turn(done(2), &[2], 0).unwrap_err());
-    away(popping.pop(done(0)).unwrap_err());
+    away(queue.turn(&done(2), &[2], 0).unwrap_err());
+    away(queue.turn(&done(2), &[2], 0).unwrap_err());
+    away(popping.pop(&done(0)).unwrap_err());
     configure(end);
     assert_eq!(
-        payloads(&queue.turn(done(2), &[2], 0).unwrap()),
+        payloads(&queue.turn(&done(2), &[2], 0).unwrap()),
         numbers(2..4)
     );
-    assert_eq!(payloads(&popping.pop(done(0)).unwrap()), ["4"]);
+    assert_eq!(payloads(&popping.pop(&done(0)).unwrap()), ["4"]);
     configure(trouble);
-    away(queue.turn(done(2), &[2], 0).unwrap_err());
-    away(queue.leave(done(2)).unwrap_err());
+    away(queue.turn(&done(2), &[2], 0).unwrap_err());
+    away(queue.leave(&done(2)).unwrap_err());
     configure(end);
-    assert_eq!(queue.leave(done(2)), Ok(0));
+    assert_eq!(queue.leave(&done(2)), Ok(0));
     assert_eq!(waiting(&redis), ["5"]);
     assert_eq!(stat(&redis, "processed"), 4);
 }
@@ -706,5 +728,5 @@ fn a_waiting_worker_sees_the_server_hang_up() {
     assert!(is_readable(&queue));
     queue.disconnect();
     assert!(queue.fd().is_none());
-    assert!(queue.turn(done(0), &[1], 0).is_ok());
+    assert!(queue.turn(&done(0), &[1], 0).is_ok());
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use redis::{Commands, cmd};
 use stark::config::{Delivery, Secret};
 use stark::queue::{
-    Event, Identity, Producer, Queue, QueueError, Sample, Sampler, Settled, Tracking, Watch, check,
+    Due, Event, Fate, Identity, Moved, Past, Producer, Queue, QueueError, Sample, Sampler, Settled,
+    Token, Tracking, Verdict, Watch, check, fate,
 };
 use support::redis::Redis;
 
@@ -31,7 +32,10 @@ fn opened(settings: &stark::config::Queue) -> Queue {
 }
 
 fn done(done: usize) -> Settled {
-    Settled { done, failed: 0 }
+    Settled {
+        done,
+        ..Settled::default()
+    }
 }
 
 fn push(redis: &Redis, jobs: std::ops::Range<usize>) {
@@ -56,11 +60,11 @@ fn passwords_users_and_databases_are_used_and_refusals_are_named() {
     settings.db = 3;
     Producer::new(&settings).push(&["in 3"]).unwrap();
     let mut queue = opened(&settings);
-    let reservation = queue.turn(done(0), &[1], 0).unwrap();
+    let reservation = queue.turn(&done(0), &[1], 0).unwrap();
     assert_eq!(reservation.jobs[0].payload, b"in 3");
     settings.db = 0;
     let mut elsewhere = opened(&settings);
-    assert!(elsewhere.turn(done(0), &[1], 0).unwrap().jobs.is_empty());
+    assert!(elsewhere.turn(&done(0), &[1], 0).unwrap().jobs.is_empty());
 }
 
 #[test]
@@ -87,23 +91,58 @@ fn missing_rights_name_what_is_needed_and_the_named_rights_suffice() {
     check(&settings).unwrap();
     push(&redis, 0..3);
     let mut queue = opened(&settings);
-    queue.turn(done(0), &[2], 0).unwrap();
-    queue.turn(done(2), &[1], 0).unwrap();
+    queue.turn(&done(0), &[2], 0).unwrap();
+    queue.turn(&done(2), &[1], 0).unwrap();
     assert_eq!(queue.registered().unwrap().len(), 1);
     let mut successor = queue_of(&settings);
-    let reclaimed = successor.reclaim(&|_, _| done(0)).unwrap().unwrap();
+    let reclaimed = successor.reclaim(&|_, _| Past::default()).unwrap().unwrap();
     assert_eq!(reclaimed.given_back, 1);
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(answer(&mut watch), Event::Lengths(vec![1]));
     successor.open().unwrap();
-    let held = successor.turn(done(0), &[1], 0).unwrap();
+    let held = successor.turn(&done(0), &[1], 0).unwrap();
     successor.tail().give_back(held.extent(), 1).unwrap();
     successor.given_back(1);
-    successor.leave(done(0)).unwrap();
+    successor.leave(&done(0)).unwrap();
     assert_eq!(Sampler::new(&settings).sample().unwrap()[0].waiting, 1);
-    assert_eq!(successor.pop(done(0)).unwrap().jobs.len(), 1);
-    assert!(successor.pop(done(1)).unwrap().jobs.is_empty());
+    assert_eq!(successor.pop(&done(0)).unwrap().jobs.len(), 1);
+    assert!(successor.pop(&done(1)).unwrap().jobs.is_empty());
+
+    let mut worker = opened(&settings);
+    for bury in [false, true] {
+        let mut producer = Producer::new(&settings);
+        producer.push_delayed(&["x"], Duration::ZERO).unwrap();
+        assert!(Due::new(&settings).move_due().unwrap().jobs > 0);
+        let held = worker.turn(&done(0), &[1], 0).unwrap();
+        let entry = held.jobs[0].header().encode(b"x");
+        let mut settled = done(0);
+        settled.add(match bury {
+            false => Fate::Later { delay_ms: 0, entry },
+            true => Fate::Dead { entry },
+        });
+        worker.turn(&settled, &[1], 0).unwrap();
+        worker.reclaim(&|_, _| Past::default()).unwrap();
+        worker.open().unwrap();
+    }
+    // Both ends of the dead list are seen to.
+    settings.retry.dead_max = 1;
+    settings.retry.dead_for = Some(Duration::from_millis(1));
+    Due::new(&settings).move_due().unwrap();
+    let held = worker.turn(&done(0), &[1], 0).unwrap();
+    let verdict = Verdict::Crashed("x".into());
+    let crashed = |_: &Token, _: usize| Past {
+        crashed: Some("x".into()),
+        ..Past::default()
+    };
+    let mut settled = done(0);
+    let judged = (held.jobs[0].header(), &b"x"[..]);
+    let mut jitter = stark::jitter::Jitter::new(1);
+    settled.add(fate(&settings.retry, judged, verdict, 0, "n", &mut jitter));
+    assert_eq!(worker.leave(&settled), Ok(1));
+    worker.open().unwrap();
+    worker.turn(&done(0), &[1], 0).unwrap();
+    assert_eq!(worker.reclaim(&crashed).unwrap().unwrap().given_back, 1);
 }
 
 #[test]
@@ -203,13 +242,40 @@ fn a_change_between_two_answers_to_one_question_is_not_overlooked() {
         ..told(&[
             b"%1\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n",
             b"+OK\r\n",
-            b":0\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n:3\r\n",
+            b":0\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n:0\r\n:3\r\n:0\r\n",
         ])
     };
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
     assert_eq!(answer(&mut watch), Event::Invalidated);
     assert_eq!(next_event(&mut watch), Event::Lengths(vec![0, 3]));
+}
+
+#[test]
+fn the_watch_tells_of_delayed_jobs_apart() {
+    let redis = Redis::start();
+    let settings = redis.settings(KEY);
+    let mut watch = Watch::new(&settings);
+    assert_eq!(watch.open(), Ok(Tracking::On));
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0]));
+    let mut producer = Producer::new(&settings);
+    producer.push_delayed(&["a"], Duration::ZERO).unwrap();
+    assert_eq!(next_event(&mut watch, false), Event::DelayedChanged);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![0]));
+    assert_eq!(Due::new(&settings).move_due().unwrap().jobs, 1);
+    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    assert_eq!(next_event(&mut watch, false), Event::DelayedChanged);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![1]));
+    let nothing = Due::new(&settings).move_due().unwrap();
+    assert_eq!(nothing, Moved::default());
+    // That changed nothing, so nobody is told.
+    push(&redis, 0..1);
+    assert_eq!(next_event(&mut watch, false), Event::Invalidated);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![2]));
+    let keys = stark::queue::Keys::new(KEY);
+    let _: () = redis.connect().set(&keys.delayed, "a string").unwrap();
+    assert_eq!(next_event(&mut watch, false), Event::DelayedChanged);
+    assert_eq!(next_event(&mut watch, true), Event::Lengths(vec![2]));
 }
 
 #[test]
@@ -223,8 +289,8 @@ fn a_sample_counts_what_lies_where() {
     assert_eq!(sampler.sample(), Ok(vec![Sample::default(); 2]));
     push(&redis, 0..10);
     let mut queue = opened(&settings);
-    queue.turn(done(0), &[4, 1], 0).unwrap();
-    queue.turn(done(4), &[3, 1], 0).unwrap();
+    queue.turn(&done(0), &[4, 1], 0).unwrap();
+    queue.turn(&done(4), &[3, 1], 0).unwrap();
     let keys = stark::queue::Keys::new(KEY);
     let _: usize = redis.connect().zadd(&keys.delayed, "later", 1).unwrap();
     for job in ["x", "y"] {
@@ -357,6 +423,7 @@ fn told(answers: &[&'static [u8]]) -> stark::config::Queue {
         keys: vec![KEY.into()],
         delivery: Delivery::AtLeastOnce,
         prefetch: stark::config::Prefetch::Auto,
+        retry: stark::config::Retry::default(),
     }
 }
 

@@ -197,6 +197,32 @@ fn values_out_of_range_are_refused_and_those_at_its_ends_are_not() {
             &["128", "-2", "lots"],
         ),
         ("queue", "port", &["1", "\"6380\""], &["0", "65536"]),
+        (
+            "retry",
+            "max_attempts",
+            &["0", "1", "1000000"],
+            &["1000001", "-1", ""],
+        ),
+        ("retry", "max_crashes", &["0", "1000000"], &["-1", "many"]),
+        (
+            "retry",
+            "backoff_seconds",
+            &["0", "0.5", "3600", "1h"],
+            &["-1", "soon", "3601"],
+        ),
+        (
+            "retry",
+            "backoff_max_seconds",
+            &["5", "2h", "30d"],
+            &["-1", "4.9"],
+        ),
+        (
+            "retry",
+            "dead_max",
+            &["1", "1000000000"],
+            &["0", "1000000001"],
+        ),
+        ("retry", "dead_seconds", &["0", "180d"], &["-1", "3651d"]),
         ("queue", "db", &["0", "15"], &["-1", "one"]),
         ("queue", "prefetch", &["1", "1000", "auto"], &["0", "1001"]),
         ("queue", "timeout", &["0", "2.0", "500ms"], &["-1", "never"]),
@@ -237,18 +263,40 @@ fn values_out_of_range_are_refused_and_those_at_its_ends_are_not() {
 }
 
 #[test]
+fn retries_have_defaults_and_every_limit_can_be_lifted() {
+    let retry = |ini: &str| {
+        let pool = config(&format!("[queue]\n{ini}")).pools.remove(0);
+        pool.queue.unwrap().retry
+    };
+    let usual = retry("");
+    assert_eq!(usual, config::Retry::default());
+    let count = |limit: Option<std::num::NonZeroU32>| limit.map(|limit| limit.get());
+    assert_eq!(count(usual.max_attempts), Some(3));
+    assert_eq!(usual.backoff, Duration::from_secs(5));
+    assert_eq!(usual.backoff_max, Duration::from_secs(3600));
+    assert_eq!(count(usual.max_crashes), Some(3));
+    assert_eq!(usual.dead_max, 10_000);
+    assert_eq!(usual.dead_for, Some(Duration::from_secs(180 * 86400)));
+    let none = retry("[retry]\nmax_attempts = 0\nmax_crashes = 0\ndead_seconds = 0\n");
+    let limits = (none.max_attempts, none.max_crashes, none.dead_for);
+    assert_eq!(limits, (None, None, None));
+    assert_eq!(
+        mistakes("[retry]\nbackoff_max_seconds = 10\nbackoff_seconds = 1m"),
+        "worker.ini:2: retry.backoff_max_seconds: 10 s is less than retry.backoff_seconds, 60 s"
+    );
+    assert_eq!(
+        mistakes("[retry]\nbackoff_seconds = 2h"),
+        "worker.ini:2: retry.backoff_seconds: 7200 s is more than retry.backoff_max_seconds, 3600 s"
+    );
+}
+
+#[test]
 fn what_a_later_version_does_is_refused_until_then_unless_it_is_off() {
     for (section, key, off, on) in [
         ("main", "slow_job_ms", "0", "1000"),
         ("queue", "type", "redis", "embedded"),
         ("queue", "sync", "normal", "full"),
         ("queue", "lease_seconds", "", "30"),
-        ("retry", "max_attempts", "", "3"),
-        ("retry", "backoff_seconds", "", "5"),
-        ("retry", "backoff_max_seconds", "", "5"),
-        ("retry", "max_crashes", "", "3"),
-        ("retry", "dead_max", "", "3"),
-        ("retry", "dead_seconds", "", "180d"),
     ] {
         assert_eq!(mistakes(&format!("[{section}]\n{key} = {off}")), "");
         assert_eq!(

@@ -1,7 +1,7 @@
 //! The settings in force: typed, checked, without loose ends. [`load`] makes a [`Config`] of an ini file, the environment
 //! and `--set`, or tells all that is wrong with them; [`to_ini`] writes one down again. `raw` reads what is written,
 //! `layers` (with `sections`) knows the names and which value wins, `inherit` what named pools have from the unnamed
-//! sections, `check` (with `access`, `pools`, `run` and `queue`) what values mean, `units` sizes and durations.
+//! sections, `check` (with `access`, `pools`, `run`, `queue` and `retry`) what values mean, `units` sizes and durations.
 
 mod access;
 mod check;
@@ -12,6 +12,7 @@ mod pools;
 mod print;
 mod queue;
 mod raw;
+mod retry;
 mod run;
 mod sections;
 pub mod units;
@@ -31,6 +32,7 @@ pub use self::mistakes::Mistakes;
 use self::mistakes::Place;
 pub use self::pools::{MAX_KEYS, MAX_POOLS};
 pub use self::print::to_ini;
+pub use self::retry::Retry;
 use crate::sys::affinity;
 
 /// An ini file longer than this, in bytes, is none.
@@ -417,6 +419,8 @@ pub struct Queue {
     pub delivery: Delivery,
     /// How many jobs a worker may hold reserved.
     pub prefetch: Prefetch,
+    /// `[retry]`, which goes with a queue; nothing of it counts with [`Delivery::AtMostOnce`].
+    pub retry: Retry,
 }
 
 /// `queue.delivery`.

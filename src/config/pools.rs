@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::check::{Check, MAX_WORKERS, given};
-use super::inherit::is_at_most_once;
 use super::layers::{RawConfig, RawPool, RawQueue};
 use super::sections::Declared;
 use super::{Pool, Program};
@@ -83,8 +82,9 @@ impl Check<'_> {
             .as_ref()
             .is_some_and(|run| matches!(run.program, Program::Builtin(_)));
         let worker = self.worker(&raw.worker, if is_builtin { 0 } else { 10_000 });
-        let queue = raw.queue.as_ref().and_then(|queue| self.queue(queue));
-        self.retry(raw);
+        let retry = self.retry(raw);
+        let queue = raw.queue.as_ref();
+        let queue = queue.and_then(|queue| self.queue(queue, retry));
         let env = raw.env.iter();
         Some(Pool {
             name: name.to_owned(),
@@ -95,25 +95,6 @@ impl Check<'_> {
                 .map(|(name, setting)| (name.clone(), setting.text.clone()))
                 .collect(),
         })
-    }
-
-    fn retry(&mut self, raw: &RawPool) {
-        let delivery = raw.queue.as_ref().map(|queue| &queue.delivery);
-        let at_most_once = delivery.filter(|delivery| is_at_most_once(delivery));
-        let retry = &raw.retry;
-        for setting in [
-            &retry.max_attempts,
-            &retry.backoff_seconds,
-            &retry.backoff_max_seconds,
-            &retry.max_crashes,
-            &retry.dead_max,
-            &retry.dead_seconds,
-        ] {
-            self.not_yet(setting, "");
-            if let Some(delivery) = at_most_once {
-                self.exclusive(setting, delivery);
-            }
-        }
     }
 
     fn limits(&mut self, pools: &[Pool]) {

@@ -2,11 +2,13 @@
 //! masked, and their lines are comments, so that nobody logs in with three stars.
 
 use std::fmt::Display;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::sections::with_pool;
 use super::{
-    Address, Affinity, Config, Delivery, LogTarget, Pool, Prefetch, Program, Queue, Worker, units,
+    Address, Affinity, Config, Delivery, LogTarget, Pool, Prefetch, Program, Queue, Retry, Worker,
+    units,
 };
 
 /// Parts of names under `[env]` whose values are not shown.
@@ -31,6 +33,10 @@ pub fn to_ini(config: &Config) -> String {
             Some(settings) => {
                 queue(&mut ini, settings);
                 login(&mut ini, settings, name);
+                if settings.delivery == Delivery::AtLeastOnce {
+                    ini.section(&with_pool("retry", name));
+                    retry(&mut ini, &settings.retry);
+                }
             }
             None => ini.plain("type", "none"),
         }
@@ -202,6 +208,16 @@ fn login(ini: &mut Ini, queue: &Queue, pool: &str) {
         None if is_named => ini.text("password", ""),
         None => {}
     }
+}
+
+fn retry(ini: &mut Ini, retry: &Retry) {
+    let limit = |limit: Option<NonZeroU32>| limit.map_or(0, NonZeroU32::get);
+    ini.plain("max_attempts", limit(retry.max_attempts));
+    ini.seconds("backoff_seconds", retry.backoff);
+    ini.seconds("backoff_max_seconds", retry.backoff_max);
+    ini.plain("max_crashes", limit(retry.max_crashes));
+    ini.plain("dead_max", retry.dead_max);
+    ini.seconds("dead_seconds", retry.dead_for.unwrap_or_default());
 }
 
 fn env(ini: &mut Ini, pool: &Pool) {

@@ -8,7 +8,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use super::check::{Check, given, quoted, text};
 use super::inherit::is_at_most_once;
 use super::layers::{RawQueue, Setting};
-use super::{Address, Delivery, Prefetch, Queue, Secret};
+use super::{Address, Delivery, Prefetch, Queue, Retry, Secret};
 
 const DEFAULT_KEY: &str = "stark_queue";
 
@@ -28,7 +28,7 @@ struct Login {
 
 impl Check<'_> {
     /// None if `queue.type` is `none`; the other keys are checked all the same.
-    pub(super) fn queue(&mut self, queue: &RawQueue) -> Option<Queue> {
+    pub(super) fn queue(&mut self, queue: &RawQueue, retry: Retry) -> Option<Queue> {
         self.not_yet(&queue.sync, "normal");
         self.not_yet(&queue.lease_seconds, "");
         let is_redis = self.queue_type(&queue.r#type);
@@ -48,6 +48,7 @@ impl Check<'_> {
             keys: self.keys(&queue.key),
             delivery,
             prefetch: self.prefetch(queue, delivery),
+            retry,
         };
         is_redis.then_some(queue)
     }

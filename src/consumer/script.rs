@@ -102,10 +102,10 @@ pub struct Death {
 }
 
 impl Death {
-    /// Whether the job in hand counts as crashed (and is given back); else it failed. PHP ends with status 255 after
-    /// its own fatal errors: those are the job's failure.
+    /// Whether the job in hand counts as crashed; a script that leaves by itself with status 0 has failed it. PHP ends
+    /// with status 255 after its own fatal errors, such as that of its memory limit.
     pub fn is_crash(&self) -> bool {
-        matches!(self.exit, Exit::Signal(_))
+        self.exit != Exit::Status(0)
     }
 
     /// In one line, for logs and as the reason of a failed job.

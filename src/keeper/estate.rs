@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use super::Birth;
 use crate::config;
-use crate::queue::{Queue, QueueError, Registered, Settled};
+use crate::queue::{Past, Queue, QueueError, Registered};
 use crate::scoreboard::{Page, Scoreboard};
+use crate::worker::past::{self, Death};
 
 /// What is left to look after.
 pub struct Estate<'a> {
@@ -118,13 +119,9 @@ impl<'a> Estate<'a> {
         let record = place.map(|place| board.record(place));
         let reclaimed = self.queue.reclaim_registered(list, &|token, jobs| {
             let Some(record) = &record else {
-                return Settled::default();
+                return Past::default();
             };
-            let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
-            Settled {
-                done: ended.done,
-                failed: ended.failed,
-            }
+            past::of(*record, token, jobs, Death::WithOthers)
         })?;
         if let Some(reclaimed) = reclaimed {
             log::info!(

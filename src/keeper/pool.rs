@@ -172,6 +172,7 @@ impl<'a> PoolKeeper<'a> {
             while let Some(event) = self.watch.read()? {
                 match event {
                     queue::Event::Invalidated => is_asked |= self.changed(),
+                    queue::Event::DelayedChanged => {}
                     queue::Event::Lengths(waiting) => {
                         self.outages.back();
                         self.ring(&waiting);

@@ -6,7 +6,7 @@ use redis::{Value, cmd};
 use super::connection::{Connection, Protocol};
 use super::error::QueueError;
 use super::keys::Keys;
-use super::script::{GIVEBACK, OPEN, POP, RECLAIM, TURN};
+use super::script::{DUE, GIVEBACK, LATER, OPEN, POP, RECLAIM, TURN};
 use crate::config;
 
 /// What a check found.
@@ -37,7 +37,7 @@ pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
             _ => return Err(connection.nonsense("TYPE")),
         }
     }
-    for script in [&TURN, &OPEN, &RECLAIM, &GIVEBACK, &POP] {
+    for script in [&TURN, &OPEN, &RECLAIM, &GIVEBACK, &POP, &DUE, &LATER] {
         connection.load(script)?;
     }
     for key in &settings.keys {
@@ -51,7 +51,14 @@ pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
 fn try_rights(connection: &mut Connection, keys: &Keys) -> Result<(), QueueError> {
     let nobody = format!("{}:check", keys.registry);
     let arguments = ["1", "0", "", "0", "1", "0", "0", "no token", "1"].map(str::as_bytes);
-    connection.eval(&TURN, &[&keys.waiting, &nobody, &keys.stats], &arguments)?;
+    let names = [
+        &keys.waiting,
+        &nobody,
+        &keys.delayed,
+        &keys.dead,
+        &keys.stats,
+    ];
+    connection.eval(&TURN, &names.map(String::as_str), &arguments)?;
     connection.call(cmd("LLEN").arg(&nobody))?;
     connection.call(cmd("SCARD").arg(&keys.registry))?;
     connection.call(cmd("ZCARD").arg(&keys.delayed))?;

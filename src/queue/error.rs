@@ -34,7 +34,8 @@ const AWAY: [&str; 10] = [
 
 /// The commands stark needs, in the words of `ACL SETUSER`.
 const ACL_COMMANDS: &str = "+evalsha +script|load +type +info +select +client|tracking \
-    +llen +lindex +lrange +ltrim +rpush +lmove +lpop +del +exists +sadd +srem +scard +smembers +zcard +hget +hincrby";
+    +llen +lindex +lrange +ltrim +rpush +lpush +lmove +lpop +del +exists +sadd +srem +scard +smembers \
+    +zadd +zrange +zrem +zremrangebyrank +zcard +zcount +time +hget +hincrby";
 
 /// Sorts the server's own error. A script does not say which key it was about, so all are named. `acl_patterns` are
 /// the keys that stark touches.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::header::Header;
+use super::retry::Fate;
 use super::token::Token;
 
 /// One unit of work.
@@ -10,17 +12,21 @@ use super::token::Token;
 pub struct Job {
     /// The opaque bytes that the producer pushed.
     pub payload: Vec<u8>,
-    attempt: u32,
     place: u32,
+    /// What was known of it before; none: this is its first run.
+    history: Option<Box<Header>>,
     origin: Arc<Origin>,
 }
 
 /// What the jobs of one reservation have in common.
 #[derive(Debug)]
-struct Origin {
-    key: Arc<str>,
-    pool: Arc<str>,
-    token: Token,
+pub(super) struct Origin {
+    /// The queue's key.
+    pub key: Arc<str>,
+    /// Whose slot reserved them.
+    pub pool: Arc<str>,
+    /// The reservation's.
+    pub token: Token,
 }
 
 impl Job {
@@ -39,14 +45,32 @@ impl Job {
         };
         Self {
             payload,
-            attempt: 1,
             place: 0,
+            history: None,
             origin: Arc::new(origin),
         }
     }
 
-    /// Names this job among all others: the reservation's token, its pool, and the place in it.
+    /// Of an element of a list: what stands before the payload tells its history.
+    pub(super) fn new(mut element: Vec<u8>, place: u32, origin: Arc<Origin>) -> Self {
+        let history = Header::parse(&element).map(|(header, start)| {
+            element.drain(..start);
+            Box::new(header)
+        });
+        Self {
+            payload: element,
+            place,
+            history,
+            origin,
+        }
+    }
+
+    /// Names this job among all others, through all its runs: by what its history says, else the reservation's token,
+    /// its pool, and the place in it.
     pub fn id(&self) -> String {
+        if let Some(history) = &self.history {
+            return history.id.clone();
+        }
         let Origin { pool, token, .. } = &*self.origin;
         let Token {
             nonce,
@@ -60,7 +84,15 @@ impl Job {
 
     /// Which run of this job it is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.history.as_ref().map_or(1, |history| history.attempt)
+    }
+
+    /// Its history so far, for [`fate`](super::retry::fate): from here on its id is fixed.
+    pub fn header(&self) -> Header {
+        match &self.history {
+            Some(history) => (**history).clone(),
+            None => Header::new(self.id()),
+        }
     }
 
     /// The key it was pushed to.
@@ -88,28 +120,22 @@ impl Reservation {
         (key_index, key): (usize, &Arc<str>),
         pool: &Arc<str>,
         token: Token,
-        payloads: Vec<Vec<u8>>,
+        elements: Vec<Vec<u8>>,
     ) -> Self {
         let origin = Arc::new(Origin {
             key: key.clone(),
             pool: pool.clone(),
             token,
         });
-        let payload_bytes = payloads.iter().map(Vec::len).sum();
-        let jobs = (0..)
-            .zip(payloads)
-            .map(|(place, payload)| Job {
-                payload,
-                attempt: 1,
-                place,
-                origin: origin.clone(),
-            })
+        let jobs: Vec<Job> = (0..)
+            .zip(elements)
+            .map(|(place, element)| Job::new(element, place, origin.clone()))
             .collect();
         Self {
             token,
             key_index,
+            payload_bytes: jobs.iter().map(|job| job.payload.len()).sum(),
             jobs,
-            payload_bytes,
         }
     }
 
@@ -135,18 +161,35 @@ pub struct Extent {
 }
 
 /// What became of the jobs of a reservation that have ended: always its first ones, since they run in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Jobs that did what they should.
     pub done: usize,
-    /// Jobs that failed.
+    /// Jobs that did not.
     pub failed: usize,
+    /// Where those go; one that failed and has none is gone, as all are with at-most-once. A [`Fate::Head`], at most
+    /// one, is of the job behind those that ended, and only for a farewell.
+    pub fates: Vec<Fate>,
 }
 
 impl Settled {
+    /// One more job was not done.
+    pub fn add(&mut self, fate: Fate) {
+        if !matches!(fate, Fate::Head { .. }) {
+            self.failed += 1;
+        }
+        self.fates.push(fate);
+    }
+
     /// Jobs that ended, one way or the other.
     pub fn ended(&self) -> usize {
         self.done + self.failed
+    }
+
+    /// Jobs that leave the reserved list on their own ways: those that ended, and the one that goes back marked.
+    pub(super) fn gone(&self) -> usize {
+        let is_marked = |fate: &&Fate| matches!(fate, Fate::Head { .. });
+        self.ended() + self.fates.iter().filter(is_marked).count()
     }
 }
 

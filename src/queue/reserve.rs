@@ -13,10 +13,12 @@ use super::error::QueueError;
 use super::giveback::{Tail, shorten};
 use super::job::{Reservation, Settled};
 use super::keys::{Keys, Registered};
-use super::reclaim::{End, Reclaimed, end, reclaim};
+use super::reclaim::{End, Left, Past, Reclaimed, end, reclaim};
+use super::retry::in_words;
 use super::script::{OPEN, POP, TURN};
 use super::token::Token;
 use crate::config;
+use crate::jitter::Jitter;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Queue {
     identity: Identity,
     pool: Arc<str>,
     connection: Connection,
+    /// Draws the pauses of jobs that a predecessor left.
+    jitter: Jitter,
     /// One per key, highest priority first.
     lists: Vec<List>,
     /// The tokens of the lists that are open: of the first ones, in the middle of opening.
@@ -91,27 +95,16 @@ struct Held {
 #[derive(Clone, Copy)]
 struct Leaving {
     held: Held,
-    settled: Settled,
     /// The turn that was unanswered before.
     next: Option<Token>,
-}
-
-impl Leaving {
-    /// What ended cannot be more than what was held.
-    fn new(held: Held, settled: Settled, next: Option<Token>) -> Self {
-        debug_assert!(settled.ended() <= held.jobs);
-        Self {
-            held,
-            settled,
-            next,
-        }
-    }
+    /// That turn had run: what its caller says has ended is settled, and nothing of this reservation was begun.
+    is_settled: bool,
 }
 
 /// What a turn reserved: jobs of which key.
 struct Taken {
     key: usize,
-    payloads: Vec<Vec<u8>>,
+    elements: Vec<Vec<u8>>,
 }
 
 /// Where a turn without answer stands.
@@ -136,6 +129,9 @@ impl Queue {
             lists: settings.keys.iter().map(list).collect(),
             tokens: Vec::new(),
             pool: identity.pool.as_str().into(),
+            jitter: Jitter::new(
+                identity.nonce ^ identity.generation << 32 ^ u64::from(identity.slot),
+            ),
             connection: Connection::new(settings, Protocol::Resp2),
             holding: Holding::Nothing,
             number: 0,
@@ -155,20 +151,27 @@ impl Queue {
         self.connection.close();
     }
 
-    /// Puts back what a predecessor left in this slot's lists: settles what `ended` says of it and gives back the rest
+    /// Puts back what a predecessor left in this slot's lists: settles what `past` says of it and gives back the rest
     /// to the head of its key, in order. None when it left nothing.
     ///
-    /// `ended` gets a list's token and the number of its jobs, and answers how many of the first ones ended; it may
-    /// be asked more than once. The caller holds the slot's lock.
+    /// `past` gets a list's token and the number of its jobs; it may be asked more than once. The caller holds the
+    /// slot's lock.
     pub fn reclaim(
         &mut self,
-        ended: &dyn Fn(&Token, usize) -> Settled,
+        past: &dyn Fn(&Token, usize) -> Past,
     ) -> Result<Option<Reclaimed>, QueueError> {
         self.tokens.clear();
         self.holding = Holding::Nothing;
         let mut all = None;
         for List { keys, reserved, .. } in &self.lists {
-            let one = reclaim(&mut self.connection, keys, reserved, ended)?;
+            let left = Left {
+                keys,
+                name: reserved,
+                pool: &self.pool,
+                node: &self.identity.node,
+                retry: &self.settings.retry,
+            };
+            let one = reclaim(&mut self.connection, &left, past, &mut self.jitter)?;
             all = Reclaimed::sum(all, one);
         }
         Ok(all)
@@ -178,18 +181,25 @@ impl Queue {
     pub fn reclaim_others(
         &mut self,
         keys: &[String],
-        ended: &dyn Fn(&Token, usize) -> Settled,
+        past: &dyn Fn(&Token, usize) -> Past,
     ) -> Result<Option<Reclaimed>, QueueError> {
-        let Identity {
-            node, pool, slot, ..
-        } = &self.identity;
         let mut all = None;
         for key in keys {
             let keys = Keys::new(key);
+            let Identity {
+                node, pool, slot, ..
+            } = &self.identity;
             let reserved = keys.reserved(node, pool, *slot);
             // There hardly ever is one: one question, and nothing written.
             if self.connection.first_element(&reserved)?.is_some() {
-                let one = reclaim(&mut self.connection, &keys, &reserved, ended)?;
+                let left = Left {
+                    keys: &keys,
+                    name: &reserved,
+                    pool: &self.pool,
+                    node: &self.identity.node,
+                    retry: &self.settings.retry,
+                };
+                let one = reclaim(&mut self.connection, &left, past, &mut self.jitter)?;
                 all = Reclaimed::sum(all, one);
             }
         }
@@ -200,14 +210,16 @@ impl Queue {
     pub fn reclaim_registered(
         &mut self,
         list: &Registered,
-        ended: &dyn Fn(&Token, usize) -> Settled,
+        past: &dyn Fn(&Token, usize) -> Past,
     ) -> Result<Option<Reclaimed>, QueueError> {
-        reclaim(
-            &mut self.connection,
-            &Keys::new(&list.key),
-            &list.name,
-            ended,
-        )
+        let left = Left {
+            keys: &Keys::new(&list.key),
+            name: &list.name,
+            pool: &list.pool.as_str().into(),
+            node: &list.node,
+            retry: &self.settings.retry,
+        };
+        reclaim(&mut self.connection, &left, past, &mut self.jitter)
     }
 
     /// All registered reserved lists of all keys, also those of other nodes.
@@ -246,14 +258,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Settles the reservation in hand, all of whose jobs have ended or were given back, and makes the next from the
+    /// Settles the reservation in hand, all of whose jobs have ended or were given back, sends those that were not done
+    /// where they go, and makes the next from the
     /// first key that has jobs: up to `most` (of each key, 1 to 1000), about a MiB, and with a `divisor` other than 0
     /// at most the `divisor`th part of what is waiting; but one.
     ///
     /// After [`QueueError::Unavailable`] the same call finds out whether the turn had run and takes what it reserved.
     pub fn turn(
         &mut self,
-        settled: Settled,
+        settled: &Settled,
         most: &[usize],
         divisor: usize,
     ) -> Result<Reservation, QueueError> {
@@ -271,7 +284,10 @@ impl Queue {
             | Holding::Closing { .. }
             | Holding::Popped { .. } => return Err(QueueError::Lost),
         };
-        debug_assert_eq!(settled.ended(), held.jobs, "all jobs in hand have ended");
+        debug_assert!(
+            settled.ended() == held.jobs && settled.gone() == held.jobs,
+            "all jobs in hand have ended"
+        );
         self.holding = Holding::Unanswered { held, next };
         if let Some(taken) = self.send_turn(held, next, settled, most, divisor)? {
             return Ok(self.reserved(held, next, taken));
@@ -313,10 +329,10 @@ impl Queue {
     /// Takes one job for good from the first key that has one, and counts what became of the one before. It is in no
     /// list then, so if the connection breaks it may be lost, and it never runs twice. What was to be counted is
     /// counted at most once.
-    pub fn pop(&mut self, settled: Settled) -> Result<Reservation, QueueError> {
+    pub fn pop(&mut self, settled: &Settled) -> Result<Reservation, QueueError> {
         self.connection.open()?;
         let uncounted = match std::mem::replace(&mut self.is_pop_unanswered, true) {
-            true => Settled::default(),
+            true => &Settled::default(),
             false => settled,
         };
         let before = self.popped_key();
@@ -327,10 +343,10 @@ impl Queue {
             &self.lists[before].keys.stats,
             uncounted,
         )?;
-        let Taken { key, payloads } = match answer {
+        let Taken { key, elements } = match answer {
             Value::Array(items) if items.is_empty() => Taken {
                 key: before,
-                payloads: Vec::new(),
+                elements: Vec::new(),
             },
             answer => self.taken(answer)?,
         };
@@ -338,12 +354,13 @@ impl Queue {
         self.holding = Holding::Popped { key };
         let token = self.new_token();
         let key = (key, &self.lists[key].key);
-        Ok(Reservation::new(key, &self.pool, token, payloads))
+        Ok(Reservation::new(key, &self.pool, token, elements))
     }
 
-    /// Leaves the queue: settles what ended of the reservation in hand, gives back the rest to the head in order, and
-    /// deletes the lists. Answers how many were given back. `open` begins anew.
-    pub fn leave(&mut self, settled: Settled) -> Result<usize, QueueError> {
+    /// Leaves the queue: settles what ended of the reservation in hand, gives back the rest to the head in order (the
+    /// first of it as its [`Fate::Head`](super::Fate) says, if there is one), and deletes the lists. Answers how many
+    /// were given back. `open` begins anew.
+    pub fn leave(&mut self, settled: &Settled) -> Result<usize, QueueError> {
         self.finish_giving_back()?;
         // A repeated leave may have run before: then its list is gone, which is what was wanted.
         let repeated = matches!(self.holding, Holding::Leaving(_));
@@ -354,22 +371,49 @@ impl Queue {
                 self.count_popped(key, settled);
                 return Ok(0);
             }
-            Holding::Known(held) => Leaving::new(held, settled, None),
-            Holding::Unanswered { held, next } => Leaving::new(held, settled, Some(next)),
+            Holding::Known(held) => Leaving {
+                held,
+                next: None,
+                is_settled: false,
+            },
+            Holding::Unanswered { held, next } => Leaving {
+                held,
+                next: Some(next),
+                is_settled: false,
+            },
             Holding::Leaving(leaving) => leaving,
         };
+        self.farewell(leaving, settled, repeated)
+    }
+
+    fn farewell(
+        &mut self,
+        leaving: Leaving,
+        settled: &Settled,
+        repeated: bool,
+    ) -> Result<usize, QueueError> {
         self.holding = Holding::Leaving(leaving);
-        let left = leaving.held.jobs.saturating_sub(leaving.settled.ended());
-        if self.end_held(leaving)? {
+        let Leaving { held, next, .. } = leaving;
+        let nothing = Settled::default();
+        let ended = match leaving.is_settled {
+            true => &nothing,
+            false => settled,
+        };
+        debug_assert!(ended.gone() <= held.jobs);
+        let left = held.jobs.saturating_sub(ended.ended());
+        if self.end_list(held.key, held.jobs, ended)? {
             return self.close(left, 0);
         }
-        let held = leaving.held;
-        let next = leaving.next.unwrap_or(self.tokens[held.key]);
+        let next = next.unwrap_or(self.tokens[held.key]);
         match self.look(held, next)? {
-            // The lists of a turn whose answer never came: that has settled, and nothing of it was begun.
+            // The lists of a turn whose answer never came.
             Seen::Ran(taken) => {
-                self.reserved(held, next, taken);
-                self.leave(Settled::default())
+                let leaving = Leaving {
+                    held: self.took(held, next, &taken),
+                    next: None,
+                    is_settled: true,
+                };
+                self.farewell(leaving, settled, false)
             }
             Seen::Neither if repeated => self.close(left, 0),
             Seen::NotRun | Seen::Neither => Err(self.lost()),
@@ -380,7 +424,7 @@ impl Queue {
     fn close(&mut self, given_back: usize, from: usize) -> Result<usize, QueueError> {
         for key in from..self.tokens.len() {
             self.holding = Holding::Closing { given_back, key };
-            self.end_list(key, 0, Settled::default())?;
+            self.end_list(key, 0, &Settled::default())?;
         }
         self.tokens.clear();
         self.holding = Holding::Nothing;
@@ -388,15 +432,20 @@ impl Queue {
     }
 
     fn reserved(&mut self, held: Held, token: Token, taken: Taken) -> Reservation {
-        let Taken { key, payloads } = taken;
+        self.holding = Holding::Known(self.took(held, token, &taken));
+        let Taken { key, elements } = taken;
+        Reservation::new((key, &self.lists[key].key), &self.pool, token, elements)
+    }
+
+    /// What a turn from `held` to `token` made of it.
+    fn took(&mut self, held: Held, token: Token, taken: &Taken) -> Held {
         self.tokens[held.key] = token;
-        self.tokens[key] = token;
-        self.holding = Holding::Known(Held {
-            key,
-            jobs: payloads.len(),
+        self.tokens[taken.key] = token;
+        Held {
+            key: taken.key,
+            jobs: taken.elements.len(),
             given_up: 0,
-        });
-        Reservation::new((key, &self.lists[key].key), &self.pool, token, payloads)
+        }
     }
 
     fn lost(&mut self) -> QueueError {
@@ -459,7 +508,7 @@ impl Queue {
     }
 
     /// The last job of a leaving worker. Figures keep nobody from leaving.
-    fn count_popped(&mut self, key: usize, settled: Settled) {
+    fn count_popped(&mut self, key: usize, settled: &Settled) {
         self.holding = Holding::Nothing;
         let is_told = std::mem::take(&mut self.is_pop_unanswered);
         if settled.ended() > 0 && !is_told {
@@ -468,42 +517,38 @@ impl Queue {
         }
     }
 
-    fn end_held(&mut self, leaving: Leaving) -> Result<bool, QueueError> {
-        let Leaving { held, settled, .. } = leaving;
-        self.end_list(held.key, held.jobs, settled)
-    }
-
-    fn end_list(&mut self, key: usize, jobs: usize, settled: Settled) -> Result<bool, QueueError> {
+    fn end_list(&mut self, key: usize, jobs: usize, settled: &Settled) -> Result<bool, QueueError> {
         let List { keys, reserved, .. } = &self.lists[key];
+        let left = Left {
+            keys,
+            name: reserved,
+            pool: &self.pool,
+            node: &self.identity.node,
+            retry: &self.settings.retry,
+        };
         let first = self.tokens[key].to_string();
         let wanted = End {
             length: 1 + jobs,
-            drop: 1 + settled.ended(),
             settled,
             reclaimed: 0,
         };
-        end(
-            &mut self.connection,
-            keys,
-            reserved,
-            first.as_bytes(),
-            wanted,
-        )
+        end(&mut self.connection, &left, first.as_bytes(), wanted)
     }
 
     fn send_turn(
         &mut self,
         held: Held,
         next: Token,
-        settled: Settled,
+        settled: &Settled,
         most: &[usize],
         divisor: usize,
     ) -> Result<Option<Taken>, QueueError> {
-        let mut names: Vec<&str> = Vec::with_capacity(2 * self.lists.len() + 1);
+        let mut names: Vec<&str> = Vec::with_capacity(2 * self.lists.len() + 3);
         for list in &self.lists {
             names.extend([&*list.key, list.reserved.as_str()]);
         }
-        names.push(&self.lists[held.key].keys.stats);
+        let keys = &self.lists[held.key].keys;
+        names.extend([&keys.delayed, &keys.dead, &keys.stats].map(String::as_str));
         let mut arguments = vec![
             (1 + held.key).to_string(),
             (1 + held.jobs).to_string(),
@@ -518,7 +563,9 @@ impl Queue {
             arguments.push(token.to_string());
             arguments.push((*most).clamp(1, MOST_JOBS).to_string());
         }
-        let arguments: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
+        let fates = in_words(&self.settings.retry, &settled.fates);
+        let arguments = arguments.iter().map(|text| text.as_bytes());
+        let arguments: Vec<&[u8]> = arguments.chain(fates.iter().map(|word| &**word)).collect();
         match self.connection.eval(&TURN, &names, &arguments)? {
             Value::Nil => Ok(None),
             answer => self.taken(answer).map(Some),
@@ -539,21 +586,21 @@ impl Queue {
         let Some(key) = key.filter(|key| *key < self.lists.len()) else {
             return nonsense(self);
         };
-        let mut payloads = Vec::new();
+        let mut elements = Vec::new();
         for item in items {
             let jobs = match item {
                 Value::Array(jobs) => jobs,
                 job => vec![job],
             };
-            payloads.reserve(jobs.len());
+            elements.reserve(jobs.len());
             for job in jobs {
                 let Value::BulkString(job) = job else {
                     return nonsense(self);
                 };
-                payloads.push(job);
+                elements.push(job);
             }
         }
-        Ok(Taken { key, payloads })
+        Ok(Taken { key, elements })
     }
 
     /// Where the turn from `held` to `next` stands, by what the lists say.
@@ -572,7 +619,7 @@ impl Queue {
         // It gave its token to the list held and to that of the key it chose, and only the latter has jobs.
         let mut taken = Taken {
             key: held.key,
-            payloads: Vec::new(),
+            elements: Vec::new(),
         };
         for (key, list) in self.lists.iter().enumerate() {
             let all = self
@@ -581,7 +628,7 @@ impl Queue {
             let mut all = self.connection.byte_strings(all, "LRANGE")?;
             if all.len() > 1 && all[0] == next.as_bytes() {
                 all.remove(0);
-                taken = Taken { key, payloads: all };
+                taken = Taken { key, elements: all };
             }
         }
         Ok(Seen::Ran(taken))
@@ -593,7 +640,7 @@ fn send_pop(
     connection: &mut Connection,
     waiting: &[&str],
     stats: &str,
-    settled: Settled,
+    settled: &Settled,
 ) -> Result<Value, QueueError> {
     let names = [waiting, &[stats]].concat();
     let figures = [settled.ended(), settled.failed].map(|figure| figure.to_string());

@@ -4,15 +4,23 @@
 use std::sync::OnceLock;
 
 /// Settles a reservation and makes the next.
-pub static TURN: Script = Script::new(include_str!("turn.lua"));
+pub static TURN: Script = Script::new(concat!(include_str!("fates.lua"), include_str!("turn.lua")));
 /// Opens a slot's reserved list if it is absent.
 pub static OPEN: Script = Script::new(include_str!("open.lua"));
 /// Ends a reserved list and gives back what had not ended.
-pub static RECLAIM: Script = Script::new(include_str!("reclaim.lua"));
+pub static RECLAIM: Script = Script::new(concat!(
+    include_str!("fates.lua"),
+    include_str!("reclaim.lua")
+));
 /// Gives back the tail of a reservation.
 pub static GIVEBACK: Script = Script::new(include_str!("giveback.lua"));
 /// Takes one job for good.
 pub static POP: Script = Script::new(include_str!("pop.lua"));
+
+/// Moves jobs that are due.
+pub static DUE: Script = Script::new(concat!(include_str!("fates.lua"), include_str!("due.lua")));
+/// Pushes jobs that are not due yet.
+pub static LATER: Script = Script::new(include_str!("later.lua"));
 
 /// A Lua script and the name the server has for it.
 pub struct Script {

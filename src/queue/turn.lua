@@ -1,11 +1,16 @@
 -- One turn: settles the reservation that its caller holds and makes the next one, of the first key that has jobs.
--- KEYS  of each key, highest priority first: waiting, reserved; at last the stats of the key held
+-- KEYS  of each key, highest priority first: waiting, reserved; at last delayed, dead and stats of the key held
 -- ARGV  1 key held, from 1   2 length of its reserved list   3 next token   4 divisor, 0 = no share   5 most bytes
 --       6 jobs that ended   7 those of them that failed   of each key: token expected, most jobs
+--       then the fates of jobs held that were not done, if any
 -- Answers {key, jobs, jobs, ...}, the key from 1, or nil (LOST) when a reserved list is not as its caller knows it; then
 -- nothing is written.
 local call = redis.call
 local held, held_length, next_token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local keys = (#KEYS - 3) / 2
+local delayed, dead, stats = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
+local fates = 8 + 2 * keys
+local has_fates = #ARGV > fates
 
 local function is_known(key, length)
   local reserved = KEYS[2 * key]
@@ -56,7 +61,7 @@ if not is_known(held, held_length) then
   return false
 end
 local key, length, parts, count = held, held_length, {}, 0
-for candidate = 1, (#KEYS - 1) / 2 do
+for candidate = 1, keys do
   local waiting = call('LLEN', KEYS[2 * candidate - 1])
   if waiting > 0 then
     if candidate ~= held then
@@ -73,11 +78,20 @@ for candidate = 1, (#KEYS - 1) / 2 do
     break
   end
 end
+if has_fates then
+  local mistyped = find_mistyped({delayed, dead})
+  if mistyped then
+    return mistyped
+  end
+end
 
 -- A full server refuses a script only at its first write, and never this one.
 call('LTRIM', KEYS[2 * held], 0, -1)
 -- Scripts are not rolled back: copy first, trim after. The token of the list held changes even if it gets no job, so
 -- that a late twin of this turn finds nothing to do.
+if has_fates then
+  send(fates, delayed, dead, stats)
+end
 call('RPUSH', KEYS[2 * key], next_token, unpack(parts[1] or {}))
 for part = 2, #parts do
   call('RPUSH', KEYS[2 * key], unpack(parts[part]))
@@ -91,6 +105,6 @@ if count > 0 then
   call('LTRIM', KEYS[2 * key - 1], count, -1)
 end
 -- Figures never stop a job: pcall.
-if ARGV[6] ~= '0' then redis.pcall('HINCRBY', KEYS[#KEYS], 'processed', ARGV[6]) end
-if ARGV[7] ~= '0' then redis.pcall('HINCRBY', KEYS[#KEYS], 'failed', ARGV[7]) end
+if ARGV[6] ~= '0' then redis.pcall('HINCRBY', stats, 'processed', ARGV[6]) end
+if ARGV[7] ~= '0' then redis.pcall('HINCRBY', stats, 'failed', ARGV[7]) end
 return {key, unpack(parts)}

@@ -1,4 +1,4 @@
-//! The keeper's watch on the lengths of a queue's keys. With `CLIENT TRACKING` the server says once when a key changes
+//! The keeper's watch on the lengths of a queue's keys, and on its delayed jobs. With `CLIENT TRACKING` the server says once when a key changes
 //! after it was asked for, so that nobody has to poll. The keeper polls the socket and decides when to ask and whom to wake.
 
 use std::io::{self, Read};
@@ -9,12 +9,13 @@ use redis::{Parser, PushKind, Value, cmd};
 
 use super::connection::{Connection, Protocol};
 use super::error::QueueError;
+use super::keys::Keys;
 use super::socket::Socket;
 use crate::config;
 
 /// A watch on the lengths of one queue's keys.
 pub struct Watch {
-    keys: Vec<String>,
+    keys: Vec<Keys>,
     timeout: std::time::Duration,
     connection: Connection,
     parser: Parser,
@@ -22,7 +23,7 @@ pub struct Watch {
     /// When the answers that are still owed must be there.
     deadline: Option<Instant>,
     owed: usize,
-    /// The first answers to the oldest question.
+    /// The first answers to the oldest question: of each key how many jobs wait, and whether any are delayed.
     lengths: Vec<u64>,
 }
 
@@ -32,6 +33,9 @@ pub enum Event {
     /// A key has changed since it was last asked for; ask again to be told again. It may come between the answers to
     /// one question, and then it is about a key that was answered already: the question has not covered it.
     Invalidated,
+    /// The same of jobs that are not due yet: the next one may be due earlier than was known. What was due when the
+    /// next question is answered must be looked for after that.
+    DelayedChanged,
     /// Jobs waiting under each key, in the order of the keys: the answer to one [`Watch::ask`].
     Lengths(Vec<u64>),
 }
@@ -49,7 +53,7 @@ impl Watch {
     /// No I/O yet.
     pub fn new(settings: &config::Queue) -> Self {
         Self {
-            keys: settings.keys.clone(),
+            keys: settings.keys.iter().map(|key| Keys::new(key)).collect(),
             timeout: settings.timeout,
             connection: Connection::new(settings, Protocol::Resp3),
             parser: Parser::new(),
@@ -88,13 +92,18 @@ impl Watch {
 
     /// Asks for all lengths at once, which also arms the tracking. The answer comes by [`Watch::read`].
     pub fn ask(&mut self) -> Result<(), QueueError> {
-        let commands = self.keys.iter().map(|key| {
-            let mut length = cmd("LLEN");
-            length.arg(key);
-            length
-        });
+        let ask = |name: &str, key: &str| {
+            let mut ask = cmd(name);
+            ask.arg(key);
+            ask
+        };
+        // EXISTS: whatever lies there, it stops nobody from being woken.
+        let commands = self
+            .keys
+            .iter()
+            .flat_map(|keys| [ask("LLEN", &keys.waiting), ask("EXISTS", &keys.delayed)]);
         self.connection.send_all(&commands.collect::<Vec<_>>())?;
-        self.owed += self.keys.len();
+        self.owed += 2 * self.keys.len();
         self.deadline.get_or_insert(Instant::now() + self.timeout);
         Ok(())
     }
@@ -114,20 +123,34 @@ impl Watch {
                     self.owed = self.owed.saturating_sub(1);
                     self.deadline = (self.owed > 0).then(|| Instant::now() + self.timeout);
                     self.lengths.push(length.unsigned_abs());
-                    if self.lengths.len() == self.keys.len() {
-                        return Ok(Some(Event::Lengths(std::mem::take(&mut self.lengths))));
+                    if self.lengths.len() == 2 * self.keys.len() {
+                        let waiting = self.lengths.drain(..).step_by(2).collect();
+                        return Ok(Some(Event::Lengths(waiting)));
                     }
                 }
                 Some(Value::Push {
                     kind: PushKind::Invalidate,
-                    ..
-                }) => {
-                    return Ok(Some(Event::Invalidated));
-                }
+                    data,
+                }) => return Ok(Some(self.changed(&data))),
                 Some(Value::Push { .. }) => {}
                 Some(Value::ServerError(error)) => return Err(self.connection.refused(&error)),
                 Some(_) => return Err(self.connection.nonsense("LLEN")),
             }
+        }
+    }
+
+    /// Which keys an invalidation names; it names none when all are gone.
+    fn changed(&self, data: &[Value]) -> Event {
+        let Some(Value::Array(names)) = data.first() else {
+            return Event::Invalidated;
+        };
+        let is_delayed = |name: &Value| match name {
+            Value::BulkString(name) => self.keys.iter().any(|keys| keys.delayed.as_bytes() == name),
+            _ => false,
+        };
+        match names.iter().all(is_delayed) {
+            true => Event::DelayedChanged,
+            false => Event::Invalidated,
         }
     }
 

@@ -32,6 +32,7 @@ mod word {
     pub const TOKEN_GENERATION: usize = 16;
     pub const PROGRESS: usize = 17;
     pub const SCRIPT_BASE: usize = 18;
+    pub const IN_CONSUMER: usize = 19;
     pub const MARKS: usize = 24;
     pub const RUN_TIMES: usize = MARKS + super::OUTCOME_WORDS;
 }
@@ -95,13 +96,13 @@ pub struct Totals {
 pub const NO_SCRIPT: u64 = u64::MAX;
 
 /// What had become of a reservation when its worker ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
-    /// Its first jobs that ended well.
-    pub done: usize,
-    /// Those that failed.
-    pub failed: usize,
-    /// Whether a further one had begun.
+    /// How many of its first jobs had ended.
+    pub count: usize,
+    /// Those of them that were not done, by their places.
+    pub marks: Vec<(usize, Mark)>,
+    /// A further one was in the consumer.
     pub is_in_hand: bool,
 }
 
@@ -399,21 +400,22 @@ impl<'a> Record<'a> {
         let Some(progress) = self.progress_of(nonce, generation, number) else {
             return Ended::default();
         };
-        let ended = progress.ended.min(jobs);
-        let failed = self.failed_among(ended);
+        let count = progress.ended.min(jobs);
+        let mark = |place: usize| Mark::read(self.get(word::MARKS + 2 * place / 64), place);
         Ended {
-            done: ended - failed,
-            failed,
-            is_in_hand: ended < jobs,
+            count,
+            marks: (0..count)
+                .map(|place| (place, mark(place)))
+                .filter(|(_, mark)| *mark != Mark::Done)
+                .collect(),
+            is_in_hand: count < jobs && self.get(word::IN_CONSUMER) != 0,
         }
     }
 
-    /// How many of the first `ended` jobs failed.
-    fn failed_among(&self, ended: usize) -> usize {
-        let mark = |place: usize| Mark::read(self.get(word::MARKS + 2 * place / 64), place);
-        (0..ended)
-            .filter(|place| mark(*place) != Mark::Done)
-            .count()
+    /// The consumer has a job in hand from now on, or none any more.
+    pub fn set_in_consumer(&self, is_in: bool) {
+        self.word(word::IN_CONSUMER)
+            .store(u64::from(is_in), Ordering::Release);
     }
 }
 
@@ -449,26 +451,22 @@ mod tests {
                 ended: 3
             })
         );
-        assert_eq!(record.failed_among(3), 1);
         let ended = |jobs| {
-            let Ended {
-                done,
-                failed,
-                is_in_hand,
-            } = record.ended_of(9, 2, 5, jobs);
-            (done, failed, is_in_hand)
+            let ended = record.ended_of(9, 2, 5, jobs);
+            (ended.count, ended.marks, ended.is_in_hand)
         };
-        assert_eq!(ended(10), (2, 1, true));
-        assert_eq!(ended(3), (2, 1, false));
+        let marks = vec![(1, Mark::Failed)];
+        assert_eq!(ended(10), (3, marks.clone(), false), "it left the consumer");
+        record.set_in_consumer(true);
+        assert_eq!(ended(10), (3, marks.clone(), true));
+        assert_eq!(ended(3), (3, marks, false));
         for (nonce, generation, number) in [(8, 2, 5), (9, 1, 5), (9, 2, 6)] {
             assert_eq!(record.progress_of(nonce, generation, number), None);
         }
         record.begin_reservation(6, 103);
-        assert_eq!(
-            record.failed_among(3),
-            0,
-            "marks of the former reservation are gone"
-        );
+        record.end_job(6, 0, Mark::Done);
+        let ended = record.ended_of(9, 2, 6, 10);
+        assert_eq!(ended.marks, [], "marks of the former reservation are gone");
         record.begin_tokens(9, 3);
         assert_eq!(record.progress_of(9, 3, 6), None);
     }
@@ -518,9 +516,9 @@ mod tests {
             // The page is cleared for the next script; what was adopted stays.
             record.adopt(&Noted::default());
             let ended = record.ended_of(9, 2, 5, 10);
-            (ended.done, ended.failed)
+            (ended.count, ended.marks.len())
         };
-        assert_eq!(ended_after(104), (3, 1));
+        assert_eq!(ended_after(104), (4, 1));
         assert_eq!(ended_after(101), (1, 0));
         assert_eq!(ended_after(0), (1, 0), "a page of another script");
     }

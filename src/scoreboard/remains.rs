@@ -53,7 +53,7 @@ mod tests {
         board.take_stock(0, &page);
         assert!(script.try_wait().unwrap().is_some(), "it is dead");
         assert_eq!(record.script(), Identity::default());
-        assert_eq!(record.ended_of(9, 2, 5, 10).done, 3);
+        assert_eq!(record.ended_of(9, 2, 5, 10).count, 3);
     }
 
     #[test]
@@ -73,11 +73,15 @@ mod tests {
         let record = board.record(place);
         assert_eq!(record.script(), Identity::default());
         record.adopt(&noted(15));
-        assert_eq!(record.ended_of(9, 2, 5, 10).done, 1, "by its worker's word");
+        assert_eq!(
+            record.ended_of(9, 2, 5, 10).count,
+            1,
+            "by its worker's word"
+        );
         // Within a boot a page is believed.
         record.begin_reservation(6, 10);
         let board = Scoreboard::open(&path).unwrap();
         board.record(place).adopt(&noted(15));
-        assert_eq!(board.record(place).ended_of(9, 2, 6, 10).done, 5);
+        assert_eq!(board.record(place).ended_of(9, 2, 6, 10).count, 5);
     }
 }

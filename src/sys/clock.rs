@@ -10,6 +10,14 @@ pub fn monotonic() -> Duration {
     Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32)
 }
 
+/// Milliseconds since 1970 by the wall clock, which may go back.
+pub fn wall_ms() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, |now| {
+        Duration::new(now.tv_sec().max(0) as u64, now.tv_nsec() as u32)
+    });
+    now.as_millis() as u64
+}
+
 /// `YYYY-MM-DD HH:MM:SS` in the machine's time zone, of now.
 pub fn local_time() -> String {
     let seconds = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |now| now.tv_sec());

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::care::Care;
 use super::control::{Orders, round_up};
 use super::hold::{Answer, Hold};
+use super::judge::Judge;
 use super::life::Birth;
 use super::limits::Limits;
 use super::runner::{Begin, Gone, NotStarted, Runner};
@@ -18,7 +19,7 @@ use crate::config::Delivery;
 use crate::consumer::script::Told;
 use crate::consumer::{Outcome, Ran};
 use crate::queue::batch::MOST_JOBS;
-use crate::queue::{Batch, Measured, Reservation, Settled};
+use crate::queue::{Batch, Job, Measured, Reservation, Settled};
 use crate::scoreboard::progress::{MAX_JOBS, Mark};
 use crate::scoreboard::{Record, State};
 use crate::sys::clock;
@@ -54,6 +55,7 @@ pub struct Cycle<'a> {
     runs: u64,
     /// One per key.
     batches: Vec<Batch>,
+    judge: Judge<'a>,
     shown: State,
     has_reclaimed: bool,
 }
@@ -97,6 +99,7 @@ impl<'a> Cycle<'a> {
             idle_since: now,
             runs: 0,
             batches: batches.unwrap_or_default(),
+            judge: Judge::new(birth, seed),
             shown: State::Starting,
             has_reclaimed: false,
         }
@@ -253,7 +256,7 @@ impl<'a> Cycle<'a> {
         }
         let begin = Begin::WhileAllowed(&self.care.overdue);
         let mut given_back = 0;
-        let (settled, end) = self.run(reservation, begin, runner, &mut |unsent| {
+        let (mut settled, end) = self.run(reservation, begin, runner, &mut |unsent| {
             given_back += unsent;
             hold.give_back(unsent);
         });
@@ -264,13 +267,28 @@ impl<'a> Cycle<'a> {
             hold.given_back(given);
         }
         let worked = match end {
-            Err(gone) => Worked::Gone(settled, gone),
+            Err(gone) => {
+                let number = reservation.token.number;
+                if gone.has_begun {
+                    self.crashed(number, &reservation.jobs, &gone.how, &mut settled);
+                }
+                Worked::Gone(settled, gone)
+            }
             Ok(()) if settled.ended() + given_back == reservation.jobs.len() => {
                 Worked::All(settled)
             }
             Ok(()) => Worked::Some(settled),
         };
         self.settle(worked, hold, runner)
+    }
+
+    /// The job behind those that have ended took the consumer along.
+    fn crashed(&mut self, number: u64, jobs: &[Job], how: &str, settled: &mut Settled) {
+        let place = settled.ended();
+        if self.judge.crashed(&jobs[place], how, settled) {
+            self.record.end_job(number, place, Mark::Bury);
+        }
+        self.count(Duration::ZERO, Mark::Failed);
     }
 
     /// Works on a job that is in no list any more. It is run whatever happens, unless the consumer cannot be started; if it
@@ -291,9 +309,10 @@ impl<'a> Cycle<'a> {
                 settled.failed += 1;
                 self.count(Duration::ZERO, Mark::Failed);
             }
+            let has_ended = settled.ended() > 0;
             hold.ended(settled);
             let end = self.restart(runner, &gone.how);
-            if settled.ended() > 0 {
+            if has_ended {
                 return end;
             }
             if end.is_some() || self.orders.must_leave() {
@@ -320,20 +339,14 @@ impl<'a> Cycle<'a> {
         let mut settled = Settled::default();
         let mut longest = Duration::ZERO;
         let (began, mut job_began) = (Instant::now(), Instant::now());
-        let (record, birth, orders) = (self.record, self.birth, self.orders);
+        let (record, orders, judge) = (self.record, self.orders, &mut self.judge);
         let limit = self.birth.pool.run.memory_limit_bytes;
         let mut ended = |place: usize, outcome: Outcome| {
             let now = Instant::now();
             let took = now - job_began;
             job_began = now;
             longest = longest.max(took);
-            let mark = judge(&outcome, || {
-                format!("{} id={}", birth.label(), jobs[place].id())
-            });
-            match mark {
-                Mark::Done => settled.done += 1,
-                Mark::Failed | Mark::Retry | Mark::Bury => settled.failed += 1,
-            }
+            let mark = judge.ended(&jobs[place], outcome, &mut settled);
             record.count_run(took, mark);
             record.end_job(number, place, mark);
             record.set_since(clock::monotonic());
@@ -343,9 +356,11 @@ impl<'a> Cycle<'a> {
             unsent,
             full: &mut |bytes| orders.leave_for_memory(bytes, limit),
         };
+        record.set_in_consumer(true);
         self.care.enter_consumer();
         let end = runner.run(jobs, begin, self.orders, &mut told);
         self.care.leave_consumer();
+        record.set_in_consumer(false);
         self.runs += settled.ended() as u64;
         self.idle_since = Instant::now();
         self.batches[reservation.key_index].learn(Measured {
@@ -476,18 +491,4 @@ impl<'a> Cycle<'a> {
         self.runs += 1;
         self.record.count_run(took, mark);
     }
-}
-
-/// How an outcome is marked; everything but done is logged. Retry and bury count as failed: what is to become of such
-/// jobs is not part of this version, and a failed job is logged and acknowledged.
-fn judge(outcome: &Outcome, job: impl Fn() -> String) -> Mark {
-    match outcome {
-        Outcome::Done => return Mark::Done,
-        Outcome::Failed(reason) => log::warn!("job failed {} reason={reason:?}", job()),
-        Outcome::Retry { reason, .. } => {
-            log::warn!("job failed {} wants=retry reason={reason:?}", job())
-        }
-        Outcome::Bury(reason) => log::warn!("job failed {} wants=bury reason={reason:?}", job()),
-    }
-    Mark::Failed
 }

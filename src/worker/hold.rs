@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::outage::Outages;
 use super::overdue::GivenBack;
+use super::past::{self, Death};
 use crate::config::{self, Delivery};
 use crate::queue::{Identity, Queue, QueueError, Reclaimed, Reservation, Settled, Tail, Token};
 use crate::scoreboard::Record;
@@ -41,13 +42,12 @@ pub struct Hold<'a> {
 }
 
 /// Where the hold stands.
-#[derive(Clone, Copy)]
 enum Stage {
     /// A predecessor's reservation may be there.
     Former,
     /// No list of ours is there.
     Closed,
-    /// Ours; this much of the reservation has ended.
+    /// Ours; this of the reservation has ended.
     Open(Settled),
 }
 
@@ -82,13 +82,12 @@ impl<'a> Hold<'a> {
         };
         let record = self.record;
         self.outages.attempt();
-        let ended = |token: &Token, jobs: usize| {
-            let ended = record.ended_of(token.nonce, token.generation, token.number, jobs);
-            Settled {
-                done: ended.done,
-                failed: ended.failed,
-            }
+        // A daemon's end is no job's fault; the death of one worker of this daemon may be.
+        let death = match record.has_tokens_of(self.nonce) {
+            true => Death::Alone,
+            false => Death::WithOthers,
         };
+        let ended = |token: &Token, jobs: usize| past::of(record, token, jobs, death);
         // Keys change hands only from one start of the daemon to the next, and what has ended of their jobs is known
         // until the first tokens of this one.
         let others = match record.has_tokens_of(self.nonce) {
@@ -107,7 +106,7 @@ impl<'a> Hold<'a> {
                         "reclaimed {} jobs={} settled={}",
                         self.label,
                         reclaimed.given_back,
-                        reclaimed.settled.ended()
+                        reclaimed.ended
                     );
                 }
                 self.record.begin_tokens(self.nonce, self.generation);
@@ -137,7 +136,7 @@ impl<'a> Hold<'a> {
                 Err(err) => return self.failed(&err),
             }
         }
-        let Stage::Open(settled) = self.stage else {
+        let Stage::Open(settled) = &self.stage else {
             return Answer::TakenOver;
         };
         let reservation = match self.delivery {
@@ -203,7 +202,7 @@ impl<'a> Hold<'a> {
 
     /// Settles what has ended and gives back the rest, in order, to the head of the queue.
     pub fn leave(&mut self) -> Answer<()> {
-        let Stage::Open(settled) = self.stage else {
+        let Stage::Open(settled) = &self.stage else {
             return Answer::Done(());
         };
         self.outages.attempt();
@@ -237,7 +236,7 @@ impl<'a> Hold<'a> {
     fn failed<T>(&mut self, err: &QueueError) -> Answer<T> {
         match err {
             QueueError::Lost => {
-                let had_jobs = matches!(self.stage, Stage::Open(settled) if settled.ended() > 0);
+                let had_jobs = matches!(&self.stage, Stage::Open(settled) if settled.ended() > 0);
                 // A server that lost its data has lost the list of every idle worker, too: no work of theirs is in doubt.
                 let level = if had_jobs {
                     log::Level::Warn

@@ -10,10 +10,12 @@ mod care;
 pub mod control;
 mod cycle;
 mod hold;
+mod judge;
 mod life;
 pub mod limits;
 pub mod outage;
 mod overdue;
+pub mod past;
 mod runner;
 mod time_limit;
 

@@ -52,7 +52,7 @@ fn call(connection: &mut redis::Connection, command: &Command) -> Value {
             let mut keys: Vec<String> = (0..expected.len())
                 .flat_map(|key| names(key).into_iter().take(2))
                 .collect();
-            keys.extend(names(*held).into_iter().skip(3));
+            keys.extend(["delayed", "dead", "stats"].map(|name| format!("{name}{held}")));
             let mut arguments = vec![number(1 + held), number(1 + jobs), name(*next)];
             arguments.extend([*divisor, 1 << 20, *jobs, *failed].map(number));
             for (token, most) in expected {
@@ -80,7 +80,13 @@ fn call(connection: &mut redis::Connection, command: &Command) -> Value {
         } => {
             let mut arguments = vec![name(*token)];
             arguments.extend([1 + jobs, 1 + ended, *ended, *failed, *reclaimed].map(number));
-            (&RECLAIM, names(*key).to_vec(), arguments)
+            let [waiting, reserved, registry, stats] = names(*key);
+            let [delayed, dead] = ["delayed", "dead"].map(|name| format!("{name}{key}"));
+            (
+                &RECLAIM,
+                vec![waiting, reserved, registry, delayed, dead, stats],
+                arguments,
+            )
         }
     };
     eval(connection, script, &keys, &arguments)

@@ -38,9 +38,9 @@ fn a_turn_whose_reply_breaks_at_any_byte_is_found_out() {
         let mut push = redis::cmd("RPUSH");
         push.arg(KEY).arg(&jobs).exec(&mut redis.connect()).unwrap();
         proxy.plan("EVALSHA", fate);
-        let done = Settled {
+        let done = &Settled {
             done: settled,
-            failed: 0,
+            ..Settled::default()
         };
         let broken = queue.turn(done, &[2], 0);
         assert!(
@@ -60,7 +60,10 @@ fn a_turn_whose_reply_breaks_at_any_byte_is_found_out() {
         );
         settled = 2;
     }
-    let done = Settled { done: 2, failed: 0 };
+    let done = &Settled {
+        done: 2,
+        ..Settled::default()
+    };
     assert_eq!(queue.leave(done), Ok(0));
 }
 

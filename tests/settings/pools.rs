@@ -438,9 +438,18 @@ fn at_most_once_goes_with_nothing_that_keeps_or_repeats_jobs() {
     assert_eq!(
         mistakes("[queue]\nprefetch = 2\ndelivery = at-most-once\n[retry]\nmax_attempts = 5\n"),
         "worker.ini:3: queue.delivery: contradicts queue.prefetch (worker.ini:2)\n\
-         worker.ini:5: retry.max_attempts: contradicts queue.delivery (worker.ini:3)\n\
-         worker.ini:5: retry.max_attempts: not supported yet"
+         worker.ini:5: retry.max_attempts: contradicts queue.delivery (worker.ini:3)"
     );
+    // A pool that pops for good inherits no second runs; others do, key by key.
+    let config = Place::new().config(
+        "[run]\nbuiltin = null\n[queue]\nkey = a\n[retry]\nmax_attempts = 7\nbackoff_seconds = 9\n\
+         [queue b]\ndelivery = at-most-once\nkey = b\n[queue c]\nkey = c\n[retry c]\nmax_attempts = 0\n",
+    );
+    let retry = |place: usize| config.pools[place].queue.clone().unwrap().retry;
+    assert_eq!(retry(0).max_attempts.map(|max| max.get()), Some(7));
+    assert_eq!(retry(1), stark::config::Retry::default());
+    assert_eq!(retry(2).max_attempts, None);
+    assert_eq!(retry(2).backoff.as_secs(), 9);
     // What a pool inherits gives way to its own delivery; what it says itself does not.
     let config = Place::new().config(
         "[run]\nbuiltin = null\n[queue]\nprefetch = 9\nkey = a\n[queue b]\ndelivery = at-most-once\nkey = b\n",

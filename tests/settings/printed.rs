@@ -68,7 +68,17 @@ const LINES: [(&str, &[&[&str]]); 5] = [
             &["prefetch = 9", "prefetch = 1"],
         ],
     ),
-    ("retry", &[]),
+    (
+        "retry",
+        &[
+            &["max_attempts = 0", "max_attempts = 9"],
+            &["backoff_seconds = 0", "backoff_seconds = 1500ms"],
+            &["backoff_max_seconds = 90s", "backoff_max_seconds = 1d"],
+            &["max_crashes = 0", "max_crashes = 1"],
+            &["dead_max = 1", "dead_max = 77"],
+            &["dead_seconds = 0", "dead_seconds = 7d"],
+        ],
+    ),
     (
         "env",
         &[

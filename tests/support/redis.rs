@@ -50,6 +50,7 @@ impl Redis {
             keys: vec![key.to_string()],
             delivery: config::Delivery::AtLeastOnce,
             prefetch: config::Prefetch::Auto,
+            retry: config::Retry::default(),
         }
     }
 
