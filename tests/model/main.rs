@@ -1,5 +1,5 @@
-//! Why no job is lost: an exhaustive search of crash orders in a small model of server, connections, worker and
-//! successor. A command of a broken connection, or of a killed worker, may still run at any later time. The search is
+//! Why no job is lost: an exhaustive search of crash orders in a small model of server, connections, worker, successor
+//! and keepers. A command of a broken connection, or of a killed worker, may still run at any later time. The search is
 //! given faults to find, which shows that it can see; and the model's scripts are compared with the real ones by
 //! random operations on a real server.
 
@@ -76,7 +76,8 @@ fn nothing_is_lost_when_workers_are_killed_and_connections_break() {
 
 #[test]
 fn nothing_is_lost_when_workers_are_killed_in_a_row() {
-    assert_clean(bounds(3, 0, 3, 1));
+    assert_clean(bounds(3, 0, 2, 1));
+    assert_clean(bounds(2, 0, 3, 0));
     assert_clean(bounds(2, 1, 2, 0));
 }
 
@@ -112,6 +113,48 @@ fn a_worker_whose_lists_are_taken_over_loses_nothing() {
     }
 }
 
+/// Jobs that fail, once or more often than they may.
+fn failing(jobs: usize, fails: usize, breaks: usize, kills: usize, leaves: usize) -> Bounds {
+    Bounds {
+        fails,
+        ..bounds(jobs, breaks, kills, leaves)
+    }
+}
+
+#[test]
+fn jobs_that_fail_run_again_and_none_is_dropped() {
+    assert_clean(failing(2, 1, 1, 1, 1));
+    assert_clean(failing(1, 3, 1, 1, 1));
+    assert_clean(failing(2, 3, 0, 1, 0));
+}
+
+#[test]
+fn jobs_that_crash_are_marked_and_none_is_dropped() {
+    for (deaths, bounds) in [
+        (1, failing(2, 1, 1, 0, 0)),
+        (1, failing(2, 1, 0, 1, 0)),
+        (1, failing(1, 1, 1, 2, 0)),
+        (2, failing(2, 0, 1, 1, 0)),
+    ] {
+        assert_clean(Bounds { deaths, ..bounds });
+    }
+}
+
+#[test]
+fn failures_and_marks_are_kept_among_keys_gifts_and_thieves() {
+    for bounds in [failing(2, 1, 0, 1, 0), failing(2, 1, 1, 0, 1)] {
+        assert_clean(Bounds { keys: 2, ..bounds });
+    }
+    assert_clean(Bounds {
+        gives: 1,
+        ..failing(3, 1, 1, 0, 0)
+    });
+    assert_clean(Bounds {
+        thefts: 1,
+        ..failing(2, 1, 0, 1, 0)
+    });
+}
+
 #[test]
 #[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn nothing_is_lost_in_a_wider_search() {
@@ -121,6 +164,19 @@ fn nothing_is_lost_in_a_wider_search() {
         ..bounds(3, 1, 1, 1)
     };
     assert_clean(two_keys);
+    assert_clean(bounds(3, 0, 3, 1));
+    assert_clean(Bounds {
+        deaths: 1,
+        ..failing(2, 2, 1, 2, 1)
+    });
+    assert_clean(Bounds {
+        keys: 2,
+        ..failing(2, 1, 1, 1, 0)
+    });
+    assert_clean(Bounds {
+        gives: 1,
+        ..failing(3, 1, 1, 1, 1)
+    });
     assert_clean(Bounds {
         thefts: 1,
         ..bounds(3, 1, 1, 1)
@@ -160,6 +216,13 @@ fn the_search_finds_every_planted_fault() {
         (Fault::GiveBackChecksNoToken, given_back),
         (Fault::GivenUpIsForgotten, given_back),
         (Fault::GivenUpIsBegun, given_back),
+        (Fault::TrimBeforeAdd, failing(1, 1, 0, 0, 0)),
+        (Fault::AddsUnchecked, failing(2, 1, 1, 1, 0)),
+        (Fault::FailuresAreForgotten, failing(1, 1, 0, 1, 0)),
+        (Fault::MarksTheNextJob, failing(2, 0, 0, 1, 0)),
+        (Fault::RunsAreNotCounted, failing(1, 3, 0, 0, 0)),
+        (Fault::LeaveRepeatsFates, failing(2, 1, 1, 0, 1)),
+        (Fault::DueIsKept, failing(1, 1, 0, 0, 0)),
     ] {
         match search(bounds, fault) {
             Ok(visited) => panic!("{fault:?} is not seen in {visited} worlds"),

@@ -1,9 +1,11 @@
 //! The scripts of the model against the real ones: the same random operations, the same answers, the same keys.
 
-use redis::{Value, cmd};
-use stark::queue::script::{GIVEBACK, OPEN, POP, RECLAIM, Script, TURN};
+use std::collections::BTreeSet;
 
-use crate::store::{Answer, Command, Fault, Job, Key, Reserved, Store, Token};
+use redis::{Value, cmd};
+use stark::queue::script::{DUE, GIVEBACK, OPEN, POP, RECLAIM, Script, TURN};
+
+use crate::store::{Answer, Command, Fate, Fault, Job, Key, Reserved, Store, Token};
 use crate::support::redis::Redis;
 
 /// splitmix64, so that a failure can be repeated.
@@ -28,9 +30,49 @@ impl Random {
     }
 }
 
-/// waiting, reserved, registry and stats of a key.
-fn names(key: usize) -> [String; 4] {
-    ["waiting", "reserved", "registry", "stats"].map(|name| format!("{name}{key}"))
+/// waiting, reserved, registry, stats, delayed and dead of a key.
+fn names(key: usize) -> [String; 6] {
+    let names = [
+        "waiting", "reserved", "registry", "stats", "delayed", "dead",
+    ];
+    names.map(|name| format!("{name}{key}"))
+}
+
+/// A job as an element. What it looks like is nothing to the scripts.
+fn element(job: &Job) -> String {
+    match (job.attempt, job.crashes) {
+        (1, 0) => job.name.to_string(),
+        (attempt, crashes) => format!("{}/{attempt}/{crashes}", job.name),
+    }
+}
+
+fn job_of(element: &str) -> Job {
+    let mut numbers = element
+        .split('/')
+        .map(|text| text.parse().expect("a number"));
+    let mut next = |usual: u16| numbers.next().unwrap_or(usual);
+    Job {
+        name: next(0),
+        attempt: next(1) as u8,
+        crashes: next(0) as u8,
+    }
+}
+
+/// As the scripts take them. Jobs are due in the order of their names, all of them long ago.
+fn fate_words(fates: &[Fate]) -> Vec<String> {
+    if fates.is_empty() {
+        return vec![];
+    }
+    let words = fates.iter().flat_map(|fate| match fate {
+        Fate::Later(job) => {
+            let delay_ms = i64::from(job.name) * 1_000_000 - 1_000_000_000_000;
+            [delay_ms.to_string(), element(job)]
+        }
+        Fate::Dead(job) => ["dead".into(), element(job)],
+        Fate::Head(job) => ["head".into(), element(job)],
+    });
+    let caps = ["1000000".to_string(), "0".to_string()];
+    caps.into_iter().chain(words).collect()
 }
 
 /// The command as the real scripts take it.
@@ -38,7 +80,7 @@ fn call(connection: &mut redis::Connection, command: &Command) -> Value {
     let number = |number: usize| number.to_string();
     let (script, keys, arguments): (&Script, Vec<String>, Vec<String>) = match command {
         Command::Open { key, token } => {
-            let [_, reserved, registry, _] = names(*key);
+            let [_, reserved, registry, ..] = names(*key);
             (&OPEN, vec![reserved, registry], vec![name(*token)])
         }
         Command::Turn {
@@ -47,17 +89,20 @@ fn call(connection: &mut redis::Connection, command: &Command) -> Value {
             next,
             divisor,
             failed,
+            fates,
             expected,
         } => {
             let mut keys: Vec<String> = (0..expected.len())
                 .flat_map(|key| names(key).into_iter().take(2))
                 .collect();
-            keys.extend(["delayed", "dead", "stats"].map(|name| format!("{name}{held}")));
+            let [_, _, _, stats, delayed, dead] = names(*held);
+            keys.extend([delayed, dead, stats]);
             let mut arguments = vec![number(1 + held), number(1 + jobs), name(*next)];
             arguments.extend([*divisor, 1 << 20, *jobs, *failed].map(number));
             for (token, most) in expected {
                 arguments.extend([name(*token), number(*most)]);
             }
+            arguments.extend(fate_words(fates));
             (&TURN, keys, arguments)
         }
         Command::GiveBack {
@@ -77,16 +122,24 @@ fn call(connection: &mut redis::Connection, command: &Command) -> Value {
             ended,
             failed,
             reclaimed,
+            fates,
         } => {
+            let is_marked = |fate: &&Fate| matches!(fate, Fate::Head(_));
+            let gone = ended + fates.iter().filter(is_marked).count();
             let mut arguments = vec![name(*token)];
-            arguments.extend([1 + jobs, 1 + ended, *ended, *failed, *reclaimed].map(number));
-            let [waiting, reserved, registry, stats] = names(*key);
-            let [delayed, dead] = ["delayed", "dead"].map(|name| format!("{name}{key}"));
+            arguments.extend([1 + jobs, 1 + gone, *ended, *failed, *reclaimed].map(number));
+            arguments.extend(fate_words(fates));
+            let [waiting, reserved, registry, stats, delayed, dead] = names(*key);
             (
                 &RECLAIM,
                 vec![waiting, reserved, registry, delayed, dead, stats],
                 arguments,
             )
+        }
+        Command::Due { key, jobs } => {
+            let [waiting, _, _, _, delayed, dead] = names(*key);
+            let arguments = [jobs.len(), 1 << 20, 0].map(number).to_vec();
+            (&DUE, vec![waiting, delayed, dead], arguments)
         }
     };
     eval(connection, script, &keys, &arguments)
@@ -118,7 +171,10 @@ fn taken(answer: Value) -> Option<(usize, Vec<Job>)> {
         Value::Array(jobs) => jobs,
         job => vec![job],
     });
-    let job = |job: Value| redis::from_redis_value(job).expect("a job");
+    let job = |job: Value| {
+        let element: String = redis::from_redis_value(job).expect("a text");
+        job_of(&element)
+    };
     Some((key - 1, jobs.map(job).collect()))
 }
 
@@ -130,12 +186,12 @@ fn read(connection: &mut redis::Connection, keys: usize) -> Store {
 }
 
 fn read_key(connection: &mut redis::Connection, key: usize) -> Key {
-    let [waiting, reserved, registry, stats] = names(key);
+    let [waiting, reserved, registry, stats, delayed, dead] = names(key);
     let mut list = |key: &str| -> Vec<String> {
         let mut lrange = cmd("LRANGE");
         lrange.arg(key).arg(0).arg(-1).query(connection).unwrap()
     };
-    let job = |text: &String| text.parse::<Job>().expect("a job");
+    let job = |text: &String| job_of(text);
     let waiting = list(&waiting).iter().map(job).collect();
     let jobs = list(&reserved);
     let mut total = |field: &str| -> usize {
@@ -143,7 +199,18 @@ fn read_key(connection: &mut redis::Connection, key: usize) -> Key {
         let total: Option<usize> = hget.arg(&stats).arg(field).query(connection).unwrap();
         total.unwrap_or(0)
     };
-    let [processed, failed, reclaimed] = ["processed", "failed", "reclaimed"].map(&mut total);
+    let figures = ["processed", "failed", "reclaimed", "retried", "buried"];
+    let [processed, failed, reclaimed, retried, buried] = figures.map(&mut total);
+    let mut set = |key: &str| -> BTreeSet<Job> {
+        let all: Vec<String> = cmd("ZRANGE")
+            .arg(key)
+            .arg(0)
+            .arg(-1)
+            .query(connection)
+            .unwrap();
+        all.iter().map(job).collect()
+    };
+    let (delayed, dead) = (set(&delayed), set(&dead));
     let mut sismember = cmd("SISMEMBER");
     sismember.arg(registry).arg(reserved);
     Key {
@@ -153,9 +220,13 @@ fn read_key(connection: &mut redis::Connection, key: usize) -> Key {
             jobs: jobs.iter().map(job).collect(),
         }),
         registered: sismember.query(connection).unwrap(),
+        delayed,
+        dead,
         processed,
         failed,
         reclaimed,
+        retried,
+        buried,
     }
 }
 
@@ -179,7 +250,8 @@ fn random_command(random: &mut Random, store: &Store, last: &mut Token) -> Comma
     let jobs = random.about(store.keys[key].reserved_jobs().len());
     let ended = random.below(jobs + 1);
     *last += 1;
-    match random.below(12) {
+    let held = store.keys[key].reserved_jobs();
+    match random.below(14) {
         0..4 => {
             let closed = store.keys.iter().position(|key| key.reserved.is_none());
             Command::Open {
@@ -194,6 +266,16 @@ fn random_command(random: &mut Random, store: &Store, last: &mut Token) -> Comma
             ended,
             failed: random.below(ended + 1),
             reclaimed: jobs - ended,
+            fates: {
+                let mut fates = random_fates(random, &held[..ended.min(held.len())]);
+                let in_hand = held.get(ended);
+                let marked = in_hand.filter(|_| random.below(2) > 0).map(|job| Job {
+                    crashes: job.crashes + 1,
+                    ..*job
+                });
+                fates.extend(marked.map(Fate::Head));
+                fates
+            },
         },
         5 | 6 => Command::GiveBack {
             key,
@@ -201,18 +283,52 @@ fn random_command(random: &mut Random, store: &Store, last: &mut Token) -> Comma
             jobs,
             count: random.below(jobs + 1),
         },
+        7 | 8 => Command::Due {
+            key,
+            jobs: {
+                let most = 1 + random.below(9);
+                store.keys[key].delayed.iter().take(most).copied().collect()
+            },
+        },
         _ => Command::Turn {
             held: key,
             jobs,
             next: *last,
             divisor: random.below(4),
             failed: random.below(jobs + 1),
+            fates: random_fates(random, held),
             expected: tokens
                 .iter()
                 .map(|token| (*token, 1 + random.below(70)))
                 .collect(),
         },
     }
+}
+
+/// A job that nobody has run.
+fn push(connection: &mut redis::Connection, store: &mut Store, key: usize, name: u16) {
+    let job = Job {
+        name,
+        attempt: 1,
+        crashes: 0,
+    };
+    store.keys[key].waiting.push(job);
+    let mut rpush = cmd("RPUSH");
+    rpush.arg(&names(key)[0]).arg(element(&job));
+    let _: usize = rpush.query(connection).unwrap();
+}
+
+/// Some of these jobs were not done.
+fn random_fates(random: &mut Random, jobs: &[Job]) -> Vec<Fate> {
+    let fate = |job: &Job| match random.below(4) {
+        0 => Some(Fate::Later(Job {
+            attempt: job.attempt + 1,
+            ..*job
+        })),
+        1 if random.below(4) == 0 => Some(Fate::Dead(*job)),
+        _ => None,
+    };
+    jobs.iter().filter_map(fate).collect()
 }
 
 fn compare(keys: usize, seed: u64, operations: usize) {
@@ -224,11 +340,7 @@ fn compare(keys: usize, seed: u64, operations: usize) {
         let most = if random.below(50) == 0 { 200 } else { 4 };
         for _ in 0..random.below(most) {
             pushed += 1;
-            let key = random.below(keys);
-            store.keys[key].waiting.push(pushed);
-            let mut rpush = cmd("RPUSH");
-            rpush.arg(&names(key)[0]).arg(pushed);
-            let _: usize = rpush.query(&mut connection).unwrap();
+            push(&mut connection, &mut store, random.below(keys), pushed);
         }
         let command = random_command(&mut random, &store, &mut last);
         let expected = store.run(&command, Fault::None);
@@ -247,6 +359,10 @@ fn compare(keys: usize, seed: u64, operations: usize) {
             (Command::GiveBack { count, .. }, Some(_)) => {
                 assert_eq!(answer, Value::Int(*count as i64), "{context}");
             }
+            (Command::Due { jobs, .. }, Some(_)) => {
+                let [moved, _]: [i64; 2] = redis::from_redis_value(answer).expect("two numbers");
+                assert_eq!(moved, jobs.len() as i64, "{context}");
+            }
             (Command::Reclaim { jobs, ended, .. }, Some(_)) => {
                 assert_eq!(answer, Value::Int((jobs - ended) as i64), "{context}");
             }
@@ -257,6 +373,12 @@ fn compare(keys: usize, seed: u64, operations: usize) {
     assert!(
         successes > operations / 4,
         "{successes} of {operations} did something"
+    );
+    let sum = |figure: fn(&Key) -> usize| store.keys.iter().map(figure).sum::<usize>();
+    let (retried, buried) = (sum(|key| key.retried), sum(|key| key.buried));
+    assert!(
+        retried > operations / 4 && buried > operations / 20,
+        "{retried} retried, {buried} buried in {operations}"
     );
     assert!(
         keys == 1 || others > operations / 50,
@@ -279,11 +401,7 @@ fn a_pop_takes_the_first_job_of_the_first_key_that_has_one() {
     for _ in 0..300 {
         for _ in 0..random.below(3) {
             pushed += 1;
-            let key = random.below(3);
-            store.keys[key].waiting.push(pushed);
-            let mut rpush = cmd("RPUSH");
-            rpush.arg(&names(key)[0]).arg(pushed);
-            let _: usize = rpush.query(&mut connection).unwrap();
+            push(&mut connection, &mut store, random.below(3), pushed);
         }
         let before = random.below(3);
         let failed = random.below(2);

@@ -1,8 +1,27 @@
 //! The model of the store: a queue of some keys, one slot, and the scripts as pure functions. With a fault it errs in
 //! one way.
 
+use std::collections::BTreeSet;
+
 pub type Token = u16;
-pub type Job = u16;
+
+/// What lies in a list or a set: a job with its history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Job {
+    pub name: u16,
+    /// Which run comes next.
+    pub attempt: u8,
+    pub crashes: u8,
+}
+
+/// Where a job goes that was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fate {
+    Later(Job),
+    Dead(Job),
+    /// It has not ended.
+    Head(Job),
+}
 
 /// What lies in the store for one slot: one entry per key, highest priority first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,9 +35,13 @@ pub struct Key {
     pub waiting: Vec<Job>,
     pub reserved: Option<Reserved>,
     pub registered: bool,
+    pub delayed: BTreeSet<Job>,
+    pub dead: BTreeSet<Job>,
     pub processed: usize,
     pub failed: usize,
     pub reclaimed: usize,
+    pub retried: usize,
+    pub buried: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +63,7 @@ pub enum Command {
         next: Token,
         divisor: usize,
         failed: usize,
+        fates: Vec<Fate>,
         /// Of each key: the token expected, and the most jobs.
         expected: Vec<(Token, usize)>,
     },
@@ -56,6 +80,12 @@ pub enum Command {
         ended: usize,
         failed: usize,
         reclaimed: usize,
+        fates: Vec<Fate>,
+    },
+    /// A keeper's: these jobs are due.
+    Due {
+        key: usize,
+        jobs: Vec<Job>,
     },
 }
 
@@ -103,6 +133,20 @@ pub enum Fault {
     GivenUpIsForgotten,
     /// The worker begins jobs that it may have given back.
     GivenUpIsBegun,
+    /// Scripts trim first, and the server stops before they add what was not done to where it goes.
+    TrimBeforeAdd,
+    /// A turn adds what was not done before it looks at the list.
+    AddsUnchecked,
+    /// A reclaim takes for done what had failed.
+    FailuresAreForgotten,
+    /// A reclaim marks the job behind the one in hand.
+    MarksTheNextJob,
+    /// Runs are not counted.
+    RunsAreNotCounted,
+    /// A leaving worker tells again of failures that its last turn has told of.
+    LeaveRepeatsFates,
+    /// A job that is due stays among the delayed ones, too.
+    DueIsKept,
 }
 
 impl Store {
@@ -131,6 +175,7 @@ impl Store {
                 ended,
                 failed,
                 reclaimed,
+                fates,
             } => {
                 let key = &mut self.keys[*key];
                 let unnamed = fault == Fault::ReclaimNamesNoToken && key.reserved.is_some();
@@ -138,9 +183,13 @@ impl Store {
                     key.processed += ended;
                     key.failed += failed;
                     key.reclaimed += reclaimed;
-                    key.end(*ended, fault);
+                    key.end(*ended, fates, fault);
                     Answer::Done
                 })
+            }
+            Command::Due { key, jobs } => {
+                self.keys[*key].move_due(jobs, fault);
+                Some(Answer::Done)
             }
         }
     }
@@ -152,6 +201,7 @@ impl Store {
             next,
             divisor,
             failed,
+            fates,
             expected,
         } = command
         else {
@@ -170,10 +220,14 @@ impl Store {
             || self.keys[chosen].holds(expected[chosen].0, 0)
             || fault == Fault::ChosenIsNotChecked;
         if !is_known || !is_other_known {
+            if fault == Fault::AddsUnchecked {
+                self.keys[*held].send(fates, fault);
+            }
             return None;
         }
         self.keys[*held].processed += jobs;
         self.keys[*held].failed += failed;
+        self.keys[*held].send(fates, fault);
         if chosen != *held && fault != Fault::SettledKeepsToken {
             self.keys[*held].hold(*next, vec![]);
         } else if chosen != *held {
@@ -235,9 +289,44 @@ impl Key {
         })
     }
 
-    fn end(&mut self, ended: usize, fault: Fault) {
+    /// Adds jobs to where they go; those for the head are left.
+    fn send(&mut self, fates: &[Fate], fault: Fault) {
+        for fate in fates {
+            match fate {
+                Fate::Later(_) => self.retried += 1,
+                Fate::Dead(_) => self.buried += 1,
+                Fate::Head(_) => {}
+            }
+            match fate {
+                _ if fault == Fault::TrimBeforeAdd => {}
+                Fate::Later(job) => drop(self.delayed.insert(*job)),
+                Fate::Dead(job) => drop(self.dead.insert(*job)),
+                Fate::Head(_) => {}
+            }
+        }
+    }
+
+    fn move_due(&mut self, jobs: &[Job], fault: Fault) {
+        for job in jobs {
+            if self.delayed.contains(job) {
+                self.waiting.push(*job);
+                if fault != Fault::DueIsKept {
+                    self.delayed.remove(job);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, ended: usize, fates: &[Fate], fault: Fault) {
+        self.send(fates, fault);
         let reserved = self.reserved.take().expect("checked by the caller");
-        let rest = reserved.jobs.into_iter().skip(ended);
+        let marked = fates.iter().filter_map(|fate| match fate {
+            Fate::Head(job) => Some(*job),
+            _ => None,
+        });
+        let marked: Vec<Job> = marked.collect();
+        let rest = reserved.jobs.into_iter().skip(ended + marked.len());
+        let rest = marked.into_iter().chain(rest);
         let place = match fault {
             Fault::GiveBackToTail => self.waiting.len(),
             _ => 0,
@@ -271,6 +360,7 @@ impl Command {
             Command::Open { token, .. }
             | Command::Reclaim { token, .. }
             | Command::GiveBack { token, .. } => visit(token),
+            Command::Due { .. } => {}
             Command::Turn { next, expected, .. } => {
                 visit(next);
                 expected.iter_mut().for_each(|(token, _)| visit(token));

@@ -1,10 +1,13 @@
 //! The model of everything else: a worker and its successors, step by atomic step, its control thread, somebody who
-//! takes lists over, and the commands of broken connections and killed workers that may still run. What must hold in
-//! every world is `check`.
+//! takes lists over, and the commands of broken connections and killed workers that may still run. `laws` says what
+//! must hold in every world.
+
+mod laws;
+mod tokens;
 
 use std::collections::BTreeSet;
 
-use crate::store::{Answer, Command, Fault, Job, Store, Token};
+use crate::store::{Answer, Command, Fate, Fault, Job, Store, Token};
 
 /// The worker's lists as far as it knows. Only the one of the key held has jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +17,8 @@ struct Held {
     jobs: usize,
     /// Jobs behind those that it gave up, and that may be in the list still.
     given_up: usize,
+    /// Where those go that were not done.
+    fates: Vec<Fate>,
 }
 
 /// How far the job in hand is.
@@ -25,6 +30,8 @@ enum Step {
     Begun,
     /// It took effect; the scoreboard does not say so yet.
     Effective,
+    /// It failed; the scoreboard does not say so yet.
+    Failed,
 }
 
 /// The life of the process in the slot, from one atomic step to the next.
@@ -80,15 +87,25 @@ pub struct World {
     store: Store,
     late: BTreeSet<Command>,
     worker: Worker,
-    /// The progress word: token and count of ended jobs.
-    word: Option<(Token, usize)>,
-    /// How often each job has run.
-    runs: Vec<u8>,
+    /// The progress word: token and, of each job that has ended, whether it was done.
+    word: Option<(Token, Vec<bool>)>,
+    /// What each job has been through.
+    lives: Vec<Life>,
     /// The key of each job.
     pushed: Vec<usize>,
     happened: Bounds,
     /// Jobs that were taken from a worker's hands.
     stolen: usize,
+}
+
+/// What a job has been through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Life {
+    runs: u8,
+    /// Those of them that failed.
+    failures: u8,
+    /// Deaths of workers and scripts that had it in hand, by what the scoreboard said.
+    deaths: u8,
 }
 
 /// How much may happen, or has.
@@ -100,6 +117,10 @@ pub struct Bounds {
     pub breaks: usize,
     /// Workers that are killed.
     pub kills: usize,
+    /// Scripts that die with a job.
+    pub deaths: usize,
+    /// Jobs that fail.
+    pub fails: usize,
     /// Workers that are told to leave.
     pub leaves: usize,
     /// Times that jobs are given back behind the job in hand.
@@ -110,6 +131,12 @@ pub struct Bounds {
 
 const MOST: usize = 2;
 
+/// Runs of a job before it is buried.
+const MAX_ATTEMPTS: u8 = 2;
+
+/// Deaths with it in hand before it is buried.
+const MAX_CRASHES: u8 = 2;
+
 impl World {
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -117,7 +144,7 @@ impl World {
             late: BTreeSet::new(),
             worker: Worker::Looks(0),
             word: None,
-            runs: vec![0; bounds.jobs],
+            lives: vec![Life::default(); bounds.jobs],
             pushed: vec![],
             happened: Bounds::default(),
             stolen: 0,
@@ -141,8 +168,12 @@ impl World {
                 world.happened.kills += 1;
                 world.late.extend(self.command());
                 world.worker = Worker::Looks(0);
+                if let Some(job) = self.in_hand() {
+                    world.life(job).deaths += 1;
+                }
             }));
         }
+        next.extend(self.due_moves(fault));
         if self.happened.thefts < bounds.thefts {
             next.extend((0..bounds.keys).filter_map(|key| self.theft(key, fault)));
         }
@@ -171,9 +202,36 @@ impl World {
     }
 
     fn push(&mut self, key: usize) {
-        let job = self.pushed.len() as Job;
+        let job = Job {
+            name: self.pushed.len() as u16,
+            attempt: 1,
+            crashes: 0,
+        };
         self.store.keys[key].waiting.push(job);
         self.pushed.push(key);
+    }
+
+    fn life(&mut self, job: Job) -> &mut Life {
+        &mut self.lives[usize::from(job.name)]
+    }
+
+    /// The job that the scoreboard says is in hand.
+    fn in_hand(&self) -> Option<Job> {
+        let (token, ended) = self.word.as_ref()?;
+        let mut lists = self.store.keys.iter();
+        let list = lists.find(|key| key.token() == Some(*token) && !key.reserved_jobs().is_empty());
+        list?.reserved_jobs().get(ended.len()).copied()
+    }
+
+    /// Any delayed job may be the next whose time has come; some keeper moves it.
+    fn due_moves(&self, fault: Fault) -> Vec<World> {
+        let keys = self.store.keys.iter().enumerate();
+        let due = keys.flat_map(|(key, list)| list.delayed.iter().map(move |job| (key, *job)));
+        due.map(|(key, job)| {
+            let jobs = vec![job];
+            self.with(|world| drop(world.store.run(&Command::Due { key, jobs }, fault)))
+        })
+        .collect()
     }
 
     /// Somebody who cannot see the scoreboard reclaims a list, although its worker lives.
@@ -183,7 +241,9 @@ impl World {
         Some(self.with(|world| {
             world.happened.thefts += 1;
             world.stolen += jobs;
-            world.store.run(&reclaim(key, token, jobs, 0), fault);
+            world
+                .store
+                .run(&reclaim(key, token, jobs, 0, vec![]), fault);
         }))
     }
 
@@ -196,14 +256,19 @@ impl World {
                 jobs: held.jobs,
                 next: *next,
                 divisor: 0,
-                failed: 0,
+                failed: held.fates.len(),
+                fates: held.fates.clone(),
                 expected: held.tokens.iter().map(|token| (*token, MOST)).collect(),
             }),
             Worker::Finishes { held, .. } => Some(held.give_back()),
-            Worker::Leaves { held, ended, .. } => {
-                Some(reclaim(held.key, held.token(), held.jobs, *ended))
-            }
-            Worker::Closes { held, key } => Some(reclaim(*key, held.tokens[*key], 0, 0)),
+            Worker::Leaves { held, ended, .. } => Some(reclaim(
+                held.key,
+                held.token(),
+                held.jobs,
+                *ended,
+                held.fates.clone(),
+            )),
+            Worker::Closes { held, key } => Some(reclaim(*key, held.tokens[*key], 0, 0, vec![])),
             _ => None,
         }
     }
@@ -297,7 +362,9 @@ impl World {
             Worker::Runs {
                 held, jobs, ended, ..
             } => {
-                next.push(self.run_on(held, jobs, *ended));
+                next.push(self.run_on(held, jobs, *ended, fault));
+                next.extend(self.fail(bounds));
+                next.extend(self.die(bounds));
                 next.extend(self.leave(bounds));
                 if self.happened.gives < bounds.gives {
                     self.give_back(fault, next);
@@ -329,7 +396,9 @@ impl World {
                 held,
                 next: new,
                 repeated,
-            } => next.push(becomes(self.look_after_farewell(held, *new, *repeated))),
+            } => next.push(becomes(
+                self.look_after_farewell(held, *new, *repeated, fault),
+            )),
             // Somebody else took a list over: it begins anew.
             Worker::Lost => next.push(becomes(Worker::Looks(0))),
             _ => {}
@@ -338,17 +407,30 @@ impl World {
 
     /// The reclaim of a list that began with this token when it was seen.
     fn plan(&self, key: usize, token: Token, fault: Fault) -> Worker {
-        let jobs = self.store.keys[key].reserved_jobs().len();
-        let ended = match self.word {
-            Some((noted, ended)) if noted == token || fault == Fault::ProgressOfAnyToken => ended,
-            _ => 0,
+        let jobs = self.store.keys[key].reserved_jobs();
+        let ended: &[bool] = match &self.word {
+            Some((noted, ended)) if *noted == token || fault == Fault::ProgressOfAnyToken => ended,
+            _ => return Worker::Reclaims(key, reclaim(key, token, jobs.len(), 0, vec![])),
         };
-        let ended = if ended > jobs { 0 } else { ended };
-        Worker::Reclaims(key, reclaim(key, token, jobs, ended))
+        let ended = if ended.len() > jobs.len() { &[] } else { ended };
+        let not_done = jobs.iter().zip(ended).filter(|(_, is_done)| !**is_done);
+        let mut fates: Vec<Fate> = not_done.map(|(job, _)| failed(*job, fault)).collect();
+        if fault == Fault::FailuresAreForgotten {
+            fates.clear();
+        }
+        let in_hand = match fault {
+            Fault::MarksTheNextJob => jobs.get(ended.len() + 1),
+            _ => jobs.get(ended.len()),
+        };
+        let crashed = in_hand.map(|job| crashed(*job));
+        let is_buried = matches!(crashed, Some(Fate::Dead(_)));
+        fates.extend(crashed);
+        let ended = ended.len() + usize::from(is_buried);
+        Worker::Reclaims(key, reclaim(key, token, jobs.len(), ended, fates))
     }
 
     /// One step of the job in hand, or the next turn when none is left.
-    fn run_on(&self, held: &Held, jobs: &[Job], done: usize) -> World {
+    fn run_on(&self, held: &Held, jobs: &[Job], done: usize, fault: Fault) -> World {
         self.with(|world| {
             let Some(&job) = jobs.get(done) else {
                 world.worker = match held.given_up {
@@ -360,24 +442,92 @@ impl World {
                 };
                 return;
             };
-            let Worker::Runs { ended, step, .. } = &mut world.worker else {
+            let Worker::Runs {
+                held, ended, step, ..
+            } = &mut world.worker
+            else {
                 unreachable!("it runs")
             };
             match *step {
                 Step::Before => {
                     *step = Step::Begun;
-                    world.word = Some((held.token(), done));
+                    // Before the first job it is made new; later it says this already.
+                    if done == 0 {
+                        world.word = Some((held.token(), vec![]));
+                    }
                 }
                 Step::Begun => {
                     *step = Step::Effective;
-                    world.runs[usize::from(job)] += 1;
+                    world.life(job).runs += 1;
                 }
-                Step::Effective => {
+                Step::Effective | Step::Failed => {
+                    let is_done = *step == Step::Effective;
+                    if !is_done {
+                        held.fates.push(failed(job, fault));
+                    }
                     (*step, *ended) = (Step::Before, done + 1);
-                    world.word = Some((held.token(), done + 1));
+                    let (_, ended) = world.word.as_mut().expect("written before the first job");
+                    ended.push(is_done);
                 }
             }
         })
+    }
+
+    /// Instead of taking effect the job in hand fails.
+    fn fail(&self, bounds: Bounds) -> Option<World> {
+        let (_, job) = self.begun(Step::Begun)?;
+        (self.happened.fails < bounds.fails).then(|| {
+            self.with(|world| {
+                world.happened.fails += 1;
+                world.life(job).runs += 1;
+                world.life(job).failures += 1;
+                if let Worker::Runs { step, .. } = &mut world.worker {
+                    *step = Step::Failed;
+                }
+            })
+        })
+    }
+
+    /// The script dies with the job in hand, before or after that took effect; its worker gives back all that has not
+    /// ended, the first of it with a mark.
+    fn die(&self, bounds: Bounds) -> Option<World> {
+        let (mut ended, job) = self
+            .begun(Step::Begun)
+            .or_else(|| self.begun(Step::Effective))?;
+        let Worker::Runs { held, .. } = &self.worker else {
+            unreachable!("it runs")
+        };
+        (self.happened.deaths < bounds.deaths).then(|| {
+            self.with(|world| {
+                world.happened.deaths += 1;
+                world.life(job).deaths += 1;
+                let mut held = held.clone();
+                let crashed = crashed(job);
+                ended += usize::from(matches!(crashed, Fate::Dead(_)));
+                held.fates.push(crashed);
+                world.worker = self.farewell(held, ended);
+            })
+        })
+    }
+
+    /// How many jobs have ended and which one is in hand, if it is at this step.
+    fn begun(&self, at: Step) -> Option<(usize, Job)> {
+        match &self.worker {
+            Worker::Runs {
+                jobs, ended, step, ..
+            } if *step == at => Some((*ended, jobs[*ended])),
+            _ => None,
+        }
+    }
+
+    fn farewell(&self, held: Held, ended: usize) -> Worker {
+        match held.given_up {
+            0 => self.finished(held, Some(ended)),
+            _ => Worker::Finishes {
+                held,
+                leaves: Some(ended),
+            },
+        }
     }
 
     fn turn(&self, held: Held) -> Worker {
@@ -482,13 +632,7 @@ impl World {
         (self.happened.leaves < bounds.leaves).then(|| {
             self.with(|world| {
                 world.happened.leaves += 1;
-                world.worker = match held.given_up {
-                    0 => self.finished(held.clone(), Some(*ended)),
-                    _ => Worker::Finishes {
-                        held: held.clone(),
-                        leaves: Some(*ended),
-                    },
-                };
+                world.worker = self.farewell(held.clone(), *ended);
             })
         })
     }
@@ -522,59 +666,28 @@ impl World {
         (key, self.store.keys[key].reserved_jobs().to_vec())
     }
 
-    fn look_after_farewell(&self, held: &Held, next: Option<Token>, repeated: bool) -> Worker {
+    fn look_after_farewell(
+        &self,
+        held: &Held,
+        next: Option<Token>,
+        repeated: bool,
+        fault: Fault,
+    ) -> Worker {
         match (self.store.keys[held.key].token(), next) {
             (Some(token), Some(next)) if token == next => {
                 let (key, jobs) = self.found(held, next, Fault::None);
-                let Worker::Runs { held, .. } = held.clone().taken(next, key, jobs) else {
+                let Worker::Runs { held: new, .. } = held.clone().taken(next, key, jobs) else {
                     unreachable!("that is what it answers")
                 };
-                self.finished(held, Some(0))
+                let fates = match fault {
+                    Fault::LeaveRepeatsFates => held.fates.clone(),
+                    _ => vec![],
+                };
+                self.finished(Held { fates, ..new }, Some(0))
             }
             (token, _) if token != Some(held.token()) && repeated => close(held.clone(), 0),
             _ => Worker::Lost,
         }
-    }
-
-    /// What must hold in every world.
-    pub fn check(&self) -> Result<(), String> {
-        if self.worker == Worker::Lost && self.happened.thefts == 0 {
-            return Err("a list was LOST that nobody took over".into());
-        }
-        let mut all: Vec<Job> = Vec::new();
-        for (key, list) in self.store.keys.iter().enumerate() {
-            let mut present: Vec<Job> = list.reserved_jobs().to_vec();
-            present.extend(&list.waiting);
-            if !present.is_sorted_by(|one, other| one < other) {
-                return Err("a job is twice in the lists, or out of order".into());
-            }
-            if list.reserved.is_some() && !list.registered {
-                return Err("a reserved list is not registered".into());
-            }
-            let pushed = self.pushed.iter().filter(|other| **other == key).count();
-            if list.processed + present.len() != pushed {
-                return Err("a job is not settled once".into());
-            }
-            let runs: Vec<u8> = self.jobs_of(key).map(|job| self.runs[job]).collect();
-            if runs.windows(2).any(|pair| pair[0] == 0 && pair[1] > 0) {
-                return Err("a job ran before an older one".into());
-            }
-            all.extend(present);
-        }
-        if let Some(job) =
-            (0..self.pushed.len()).find(|job| self.runs[*job] == 0 && !all.contains(&(*job as Job)))
-        {
-            return Err(format!("job {job} is lost"));
-        }
-        let again: u8 = self.runs.iter().map(|runs| runs.saturating_sub(1)).sum();
-        if usize::from(again) > self.happened.kills + self.stolen {
-            return Err("more jobs ran twice than workers were killed".into());
-        }
-        Ok(())
-    }
-
-    fn jobs_of(&self, key: usize) -> impl Iterator<Item = usize> {
-        (0..self.pushed.len()).filter(move |job| self.pushed[*job] == key)
     }
 }
 
@@ -608,6 +721,7 @@ fn runs(key: usize, tokens: Vec<Token>, jobs: Vec<Job>) -> Worker {
             key,
             jobs: jobs.len(),
             given_up: 0,
+            fates: vec![],
         },
         jobs,
         ended: 0,
@@ -631,81 +745,44 @@ fn close(held: Held, from: usize) -> Worker {
     }
 }
 
-fn reclaim(key: usize, token: Token, jobs: usize, ended: usize) -> Command {
+/// The farewell to a list; a fate for the head is of a job that has not ended.
+fn reclaim(key: usize, token: Token, jobs: usize, ended: usize, fates: Vec<Fate>) -> Command {
     Command::Reclaim {
         key,
         token,
         jobs,
         ended,
-        failed: 0,
+        failed: fates.iter().filter(is_ended).count(),
         reclaimed: 0,
+        fates,
     }
 }
 
-// Only whether two tokens are the same matters, so worlds that differ in their numbers are one.
+fn is_ended(fate: &&Fate) -> bool {
+    !matches!(fate, Fate::Head(_))
+}
 
-impl World {
-    /// A token that nothing in this world knows.
-    fn fresh_token(&self) -> Token {
-        self.clone().tokens().last().map_or(0, |token| token + 1)
+/// Where a job goes that has failed.
+fn failed(job: Job, fault: Fault) -> Fate {
+    let counted = match fault {
+        Fault::RunsAreNotCounted => 0,
+        _ => 1,
+    };
+    match job.attempt < MAX_ATTEMPTS {
+        true => Fate::Later(Job {
+            attempt: job.attempt + counted,
+            ..job
+        }),
+        false => Fate::Dead(job),
     }
+}
 
-    /// The same world with its tokens numbered from 0.
-    pub fn renumbered(mut self) -> World {
-        let numbers = self.tokens();
-        self.each_token(&mut |token| {
-            *token = numbers.binary_search(token).expect("it is among them") as Token;
-        });
-        self
-    }
-
-    /// All of them, in order.
-    fn tokens(&mut self) -> Vec<Token> {
-        let mut tokens = Vec::new();
-        self.each_token(&mut |token| tokens.push(*token));
-        tokens.sort_unstable();
-        tokens.dedup();
-        tokens
-    }
-
-    fn each_token(&mut self, visit: &mut impl FnMut(&mut Token)) {
-        for key in &mut self.store.keys {
-            if let Some(reserved) = &mut key.reserved {
-                visit(&mut reserved.token);
-            }
-        }
-        if let Some((token, _)) = &mut self.word {
-            visit(token);
-        }
-        let late = std::mem::take(&mut self.late);
-        self.late = late
-            .into_iter()
-            .map(|mut command| {
-                command.each_token(visit);
-                command
-            })
-            .collect();
-        match &mut self.worker {
-            Worker::Saw(_, token) => visit(token),
-            Worker::Reclaims(_, command) => command.each_token(visit),
-            Worker::Opens(tokens) => tokens.iter_mut().for_each(visit),
-            Worker::Opening(tokens, command) => {
-                command.each_token(visit);
-                tokens.iter_mut().for_each(visit);
-            }
-            Worker::Runs { held, .. }
-            | Worker::Finishes { held, .. }
-            | Worker::Measures { held, .. }
-            | Worker::Closes { held, .. } => held.tokens.iter_mut().for_each(visit),
-            Worker::Turns { held, next } | Worker::Wonders { held, next, .. } => {
-                visit(next);
-                held.tokens.iter_mut().for_each(visit);
-            }
-            Worker::Leaves { held, next, .. } | Worker::Missed { held, next, .. } => {
-                next.iter_mut().for_each(&mut *visit);
-                held.tokens.iter_mut().for_each(visit);
-            }
-            Worker::Looks(_) | Worker::Lost => {}
-        }
+/// Where a job goes that took its worker or script along.
+fn crashed(job: Job) -> Fate {
+    let crashes = job.crashes + 1;
+    let job = Job { crashes, ..job };
+    match crashes < MAX_CRASHES {
+        true => Fate::Head(job),
+        false => Fate::Dead(job),
     }
 }
