@@ -339,6 +339,34 @@ function run($worker, $data) { echo get_class($worker); return new Worker(); }
 }
 
 #[test]
+fn a_script_can_ask_for_another_run_or_for_none_at_all() {
+    let bench = Bench::new(
+        r#"<?php
+function run($worker, $data) {
+    switch ($data) {
+        case 'later': throw new Stark\Retry(1.5, "busy\r\n+OK");
+        case 'odd': throw new Stark\Retry(-3);
+        case 'never': throw new Stark\Bury('no such customer');
+    }
+}"#,
+    );
+    let mut script = bench.start().unwrap();
+    let retry = |ms, reason: &str| Outcome::Retry {
+        after: Duration::from_millis(ms),
+        reason: reason.into(),
+    };
+    assert_eq!(
+        bench.run_all(&mut script, &["later", "odd", "never", "x"]),
+        [
+            retry(1500, "busy +OK"),
+            retry(0, ""),
+            Outcome::Bury("no such customer".into()),
+            Outcome::Done
+        ]
+    );
+}
+
+#[test]
 fn a_script_that_cannot_be_loaded_is_refused_in_its_own_words() {
     for (text, words) in [
         (
@@ -432,13 +460,14 @@ fn a_slow_start_is_interrupted_by_an_order() {
 }
 
 #[test]
-fn exit_in_a_job_is_its_failure_and_the_rest_has_not_begun() {
+fn exit_in_a_job_is_its_failure_or_crash_and_the_rest_has_not_begun() {
     for (code, reason) in [
         ("exit", "script exited in a job"),
         ("exit(0)", "script exited in a job"),
         ("die('no more')", "script exited in a job: no more"),
         ("exit(3)", "script exited in a job with status 3"),
     ] {
+        let is_crash = code == "exit(3)";
         let bench = Bench::new(&format!(
             "<?php function run($worker, $data) {{ if ($data == 2) {code}; echo 'job'; }}"
         ));
@@ -448,14 +477,14 @@ fn exit_in_a_job_is_its_failure_and_the_rest_has_not_begun() {
         let BatchEnd::Died { ended: 1, death } = end else {
             panic!("{end:?}");
         };
-        assert!(death.in_hand && !death.is_crash());
+        assert_eq!((death.in_hand, death.is_crash()), (true, is_crash));
         assert_eq!((death.reason().as_str(), death.finished), (reason, 1));
         assert_eq!((script.finished(), bench.noted()), (1, 1));
     }
 }
 
 #[test]
-fn a_fatal_error_is_a_failure_with_phps_own_words() {
+fn a_fatal_error_is_a_crash_with_phps_own_words() {
     for (code, words) in [
         (
             "str_repeat('x', 1 << 30)",
@@ -482,7 +511,7 @@ fn a_fatal_error_is_a_failure_with_phps_own_words() {
             panic!("{end:?}");
         };
         assert_eq!(death.exit, Exit::Status(255));
-        assert!(!death.is_crash());
+        assert!(death.is_crash());
         assert!(death.reason().contains(words), "{}", death.reason());
     }
 }
@@ -754,7 +783,7 @@ sleep(600);
         panic!("{end:?}");
     };
     assert_eq!(ended, outcomes.len());
-    assert!(!death.is_crash());
+    assert!(death.is_crash());
     assert!(
         death.reason().starts_with("script broke the protocol: "),
         "{}",

@@ -367,8 +367,9 @@ fn keys_on_which_nothing_ever_comes_cost_no_round_trip() {
     wait_until_empty(&rig, &[HIGH]);
     rig.stark.wait_for_figure("worker_idle", 1);
     let turns = calls(&rig, "evalsha") - before;
-    // A wake-up that finds nothing is a turn, too; so is the one before sleep.
-    assert!((JOBS..JOBS + 20).contains(&turns), "{turns} turns");
+    // A wake-up that finds nothing is a turn, too; so is the one before sleep. The keeper looks for delayed jobs of each
+    // key when it has come, which may be after the workers, and not for each job.
+    assert!((JOBS..JOBS + 2 * 64 + 20).contains(&turns), "{turns} turns");
     assert_eq!(rig.runs(), (0..JOBS).collect::<Vec<_>>());
     rig.stark.stop();
     let keys: Vec<String> = rig.redis.connect().keys("*").expect("an answer");

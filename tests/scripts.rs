@@ -35,15 +35,27 @@ function run($worker, $data) {
 }
 "#;
 
+/// No job has a second run.
+const ONE_RUN: &str = "max_attempts = 1\nmax_crashes = 1";
+
 fn start(redis: &Redis, script: &str) -> Stark {
+    start_with(redis, script, ONE_RUN)
+}
+
+fn start_with(redis: &Redis, script: &str, retry: &str) -> Stark {
     let run = "[run]\nscript_file = run.php\nmemory_limit = 128M\n";
-    Stark::start(&format!("{run}{}", queue(redis, "jobs")), script)
+    let queue = queue(redis, "jobs");
+    Stark::start(&format!("{run}{queue}[retry]\n{retry}\n"), script)
 }
 
 /// Runs the payloads one after the other, and then one that is fine; returns the failures counted.
 fn failures(payloads: &[&str]) -> (Stark, u64) {
+    failures_with(ONE_RUN, payloads)
+}
+
+fn failures_with(retry: &str, payloads: &[&str]) -> (Stark, u64) {
     let redis = Redis::start();
-    let stark = start(&redis, SCRIPT);
+    let stark = start_with(&redis, SCRIPT, retry);
     let worker = stark.worker_pids();
     for payload in payloads {
         redis.push("jobs", &[payload, "fine"]);
@@ -89,7 +101,7 @@ fn false_fails_the_job_and_says_so_once_and_anything_else_is_done() {
     assert_eq!(failures, 2);
     let notes = "false\nfine\ntrue\nfine\nnull\nfine\nfalse\nfine\n";
     assert_eq!(stark.read("notes"), notes);
-    assert_eq!(stark.log_lines("job failed").len(), 2);
+    assert_eq!(stark.log_lines("job buried").len(), 2);
 }
 
 #[test]
@@ -113,7 +125,7 @@ fn a_script_out_of_memory_fails_the_job_with_phps_words() {
 
 #[test]
 fn a_script_that_is_killed_loses_no_job_and_the_one_in_hand_runs_again() {
-    let (stark, failures) = failures(&["once"]);
+    let (stark, failures) = failures_with("max_crashes = 2", &["once"]);
     assert_eq!(failures, 0);
     assert_eq!(stark.read("notes"), "once\nonce\nfine\n");
     assert_logged(&stark, &["script killed by SIGSEGV"]);

@@ -232,8 +232,8 @@ fn stats(text: &mut Text, snapshot: &Snapshot) {
     let us = |time: Option<Duration>| time.unwrap_or_default().as_micros();
     text.field("run_usec_p50", us(stats.run_p50));
     text.field("run_usec_p99", us(stats.run_p99));
-    text.field("jobs_retried", 0);
-    text.field("jobs_buried", 0);
+    text.field("jobs_retried", stats.jobs_retried);
+    text.field("jobs_buried", stats.jobs_buried);
     text.field("jobs_reclaimed", stats.jobs_reclaimed);
     text.field("stalls", stats.stalls);
     text.field("total_connections_received", clients.connections_received);
@@ -400,6 +400,8 @@ mod tests {
                 run_p50: Some(Duration::from_micros(1200)),
                 run_p99: Some(Duration::from_millis(90)),
                 jobs_reclaimed: 1,
+                jobs_retried: 3,
+                jobs_buried: 2,
                 stalls: 0,
             },
             cpu: Cpu {
@@ -462,8 +464,8 @@ run_qps:8.00
 instantaneous_runs_per_sec:4
 run_usec_p50:1200
 run_usec_p99:90000
-jobs_retried:0
-jobs_buried:0
+jobs_retried:3
+jobs_buried:2
 jobs_reclaimed:1
 stalls:0
 total_connections_received:5

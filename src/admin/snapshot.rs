@@ -212,6 +212,10 @@ pub struct Stats {
     pub run_p99: Option<Duration>,
     /// Put back from workers that died.
     pub jobs_reclaimed: u64,
+    /// Failed, and to be run again.
+    pub jobs_retried: u64,
+    /// Set aside for good.
+    pub jobs_buried: u64,
     /// Pauses of the master itself that were forgiven.
     pub stalls: u64,
 }

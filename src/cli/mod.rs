@@ -104,6 +104,12 @@ enum Command {
         /// A key of exactly one pool goes to the server of that pool, any other to that of the first pool with a queue.
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         key: Option<String>,
+        /// Run the jobs not before this has passed, e.g. 10s, 5m, 1h30m.
+        #[arg(long, value_name = "TIME", value_parser = push::delay)]
+        delay: Option<push::When>,
+        /// Run the jobs not before this time, e.g. 2027-01-01T00:00:00Z.
+        #[arg(long, value_name = "WHEN", value_parser = push::at, conflicts_with = "delay")]
+        at: Option<push::When>,
         /// One job each; `-` reads one job per line from stdin.
         #[arg(required = true, value_name = "PAYLOAD")]
         payloads: Vec<std::ffi::OsString>,
@@ -174,8 +180,14 @@ fn run(arguments: &Arguments, format: Format) -> Result<Answer, Failure> {
         }
         Some(Command::Stop) => stop::stop(&config),
         Some(Command::Restart) => restart::restart(&config),
-        Some(Command::Push { key, payloads }) => {
-            push::push(&config, key.as_deref(), payloads, format)
+        Some(Command::Push {
+            key,
+            delay,
+            at,
+            payloads,
+        }) => {
+            let when = delay.or(*at).unwrap_or(push::When::Now);
+            push::push(&config, key.as_deref(), when, payloads, format)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `stark push`: jobs from the command line or from stdin to the tail of a queue. Payloads are pushed byte by byte as they
+//! `stark push`: jobs from the command line or from stdin to the tail of a queue, at once or later. Payloads are pushed byte by byte as they
 //! are; an empty line is an empty job. However it ends, it says how many were pushed.
 
 use std::ffi::OsString;
@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::answer::{Answer, Format, complain};
 use super::lines::{LineError, Lines};
 use super::progress::Progress;
-use crate::config::{self, Config};
+use crate::config::{self, Config, units};
 use crate::daemon::{Failure, status};
 use crate::queue::{self, QueueError};
 
@@ -29,16 +30,40 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Redis takes no longer value (`proto-max-bulk-len`).
 const MAX_JOB_BYTES: usize = 512 << 20;
 
+/// When jobs may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// As soon as a worker is free.
+    Now,
+    /// Not before this has passed.
+    After(Duration),
+    /// Not before this time.
+    At(SystemTime),
+}
+
+/// The value of `--delay`.
+pub fn delay(text: &str) -> Result<When, String> {
+    let delay = units::parse_duration(text).map(When::After);
+    delay.ok_or_else(|| "not a duration: seconds, or such as 250ms, 10s, 5m, 1h30m".to_owned())
+}
+
+/// The value of `--at`.
+pub fn at(text: &str) -> Result<When, String> {
+    let at = humantime::parse_rfc3339_weak(text).map(When::At);
+    at.map_err(|_| "not a time in UTC, such as 2027-01-01T00:00:00Z".to_owned())
+}
+
 /// Pushes; answers how many jobs went.
 pub fn push(
     config: &Config,
     key: Option<&str>,
+    when: When,
     payloads: &[OsString],
     format: Format,
 ) -> Result<Answer, Failure> {
     let settings = queue_of(config, key)?;
     let key = settings.keys[0].clone();
-    let mut tail = Tail::new(&settings, Interruption::watch()?);
+    let mut tail = Tail::new(&settings, when, Interruption::watch()?);
     let outcome = push_all(&mut tail, payloads);
     tail.progress.clear();
     let pushed = tail.pushed;
@@ -155,6 +180,7 @@ fn push_lines(tail: &mut Tail) -> Result<(), Stop> {
 /// Collects jobs into commands.
 struct Tail {
     producer: queue::Producer,
+    when: When,
     interruption: Interruption,
     progress: Progress,
     batch: Vec<Vec<u8>>,
@@ -164,9 +190,10 @@ struct Tail {
 }
 
 impl Tail {
-    fn new(settings: &config::Queue, interruption: Interruption) -> Self {
+    fn new(settings: &config::Queue, when: When, interruption: Interruption) -> Self {
         Self {
             producer: queue::Producer::new(settings),
+            when,
             interruption,
             progress: Progress::hidden(),
             batch: Vec::new(),
@@ -194,7 +221,16 @@ impl Tail {
     fn flush(&mut self) -> Result<(), Stop> {
         self.interruption.check()?;
         let sent = self.batch.len();
-        let pushed = self.producer.push(&self.batch);
+        let delay = match self.when {
+            When::Now => None,
+            When::After(delay) => Some(delay),
+            // A time that has passed is now.
+            When::At(time) => Some(time.duration_since(SystemTime::now()).unwrap_or_default()),
+        };
+        let pushed = match delay {
+            None => self.producer.push(&self.batch),
+            Some(delay) => self.producer.push_delayed(&self.batch, delay),
+        };
         pushed.map_err(|err| Stop::Store { err, sent })?;
         self.pushed += sent as u64;
         self.batch.clear();

@@ -3,7 +3,8 @@
 //! The store tells it once when a key changes. It then rings one doorbell at once, asks for the lengths again (which
 //! arms the store's notice), and rings for as many workers as are idle and have work (`pool`). While nobody is idle it does
 //! not ask; who goes idle while it does not watch rings the keeper. Its other duties are the reserved lists that no worker
-//! will come for (`estate`), and the figures that somebody asks for (`census`, `age`).
+//! will come for (`estate`), the
+//! figures that somebody asks for (`census`, `age`), and jobs whose time has come (`due`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::worker::control::Control;
 
 mod age;
 mod census;
+mod due;
 mod estate;
 mod pool;
 

@@ -11,6 +11,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::Birth;
 use super::census::Census;
+use super::due::Delays;
 use super::estate::Estate;
 use crate::config;
 use crate::queue::{self, QueueError, Tracking, Watch};
@@ -46,6 +47,7 @@ pub struct PoolKeeper<'a> {
     queues: Vec<(usize, usize)>,
     estate: Estate<'a>,
     census: Census,
+    delays: Delays,
 }
 
 impl<'a> PoolKeeper<'a> {
@@ -93,6 +95,7 @@ impl<'a> PoolKeeper<'a> {
             has_looked_at_server: false,
             estate: Estate::new(&own, birth),
             census: Census::new(&own, queues.iter().map(|(number, _)| *number).collect()),
+            delays: Delays::new(&own),
             queues,
         })
     }
@@ -137,6 +140,7 @@ impl<'a> PoolKeeper<'a> {
                 false
             }
         };
+        self.delays.begin(self.is_tracked);
         self.estate.settle(self.board)?;
         self.look_at_server();
         self.ask()
@@ -158,9 +162,13 @@ impl<'a> PoolKeeper<'a> {
     fn keep(&mut self, orders: &Orders) -> Result<(), QueueError> {
         while !orders.must_leave() {
             let census = self.census.next_deadline(self.board, clock::monotonic());
+            let now = clock::monotonic();
+            let delays = [self.delays.look_at(), self.delays.ask_at()];
+            let delays = delays.into_iter().flatten();
+            let left = delays.map(|at| at.saturating_sub(now)).chain(census).min();
             let deadlines = [
                 self.watch.deadline(),
-                census.map(|left| Instant::now() + left),
+                left.map(|left| Instant::now() + left),
             ];
             let deadlines = deadlines.into_iter().flatten();
             self.wait(orders, deadlines.fold(self.ask_at, Instant::min));
@@ -172,9 +180,13 @@ impl<'a> PoolKeeper<'a> {
             while let Some(event) = self.watch.read()? {
                 match event {
                     queue::Event::Invalidated => is_asked |= self.changed(),
-                    queue::Event::DelayedChanged => {}
+                    queue::Event::DelayedChanged => self.delays.changed(),
                     queue::Event::Lengths(waiting) => {
                         self.outages.back();
+                        match self.watch.deadline() {
+                            None => self.delays.answered(),
+                            Some(_) => self.delays.partly_answered(),
+                        }
                         self.ring(&waiting);
                     }
                 }
@@ -185,6 +197,10 @@ impl<'a> PoolKeeper<'a> {
                 self.estate.settle(self.board)?;
             }
             self.census.take(self.board, clock::monotonic())?;
+            self.delays.take(clock::monotonic())?;
+            // Not asked already: the answer to that question may not cover what has changed.
+            let now = clock::monotonic();
+            is_asked |= self.delays.ask_at().is_some_and(|at| at <= now);
             if is_asked || is_due {
                 self.ask()?;
             }
@@ -235,6 +251,7 @@ impl<'a> PoolKeeper<'a> {
         if self.watch.deadline().is_none() {
             self.outages.attempt();
         }
+        self.delays.asked();
         self.watch.ask()
     }
 

@@ -95,6 +95,8 @@ impl Figures {
                 run_time: totals.run_time,
                 runs_per_second: self.runs_per_second(totals.runs),
                 jobs_reclaimed: totals.reclaimed,
+                jobs_retried: totals.retried,
+                jobs_buried: totals.buried,
                 run_p50: times.quantile(0.5),
                 run_p99: times.quantile(0.99),
                 stalls: counters.stalls,
@@ -127,6 +129,8 @@ pub(super) fn totals(seats: &[Seat], board: &Scoreboard) -> Totals {
         sum.failures += totals.failures;
         sum.run_time += totals.run_time;
         sum.reclaimed += totals.reclaimed;
+        sum.retried += totals.retried;
+        sum.buried += totals.buried;
     }
     sum
 }

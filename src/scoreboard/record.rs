@@ -33,6 +33,8 @@ mod word {
     pub const PROGRESS: usize = 17;
     pub const SCRIPT_BASE: usize = 18;
     pub const IN_CONSUMER: usize = 19;
+    pub const RETRIED: usize = 20;
+    pub const BURIED: usize = 21;
     pub const MARKS: usize = 24;
     pub const RUN_TIMES: usize = MARKS + super::OUTCOME_WORDS;
 }
@@ -90,6 +92,10 @@ pub struct Totals {
     pub run_time: Duration,
     /// Jobs that were put back for a dead predecessor.
     pub reclaimed: u64,
+    /// Jobs that failed and are to run again.
+    pub retried: u64,
+    /// Jobs that were set aside for good.
+    pub buried: u64,
 }
 
 /// `script_base` of a reservation that no script runs.
@@ -245,6 +251,16 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Counts a job that failed and is to run again.
+    pub fn count_retried(&self) {
+        self.add(word::RETRIED, 1);
+    }
+
+    /// Counts a job that was set aside for good.
+    pub fn count_buried(&self) {
+        self.add(word::BURIED, 1);
+    }
+
     /// Counts jobs that were put back.
     pub fn count_reclaimed(&self, jobs: u64) {
         self.add(word::RECLAIMED, jobs);
@@ -257,6 +273,8 @@ impl<'a> Record<'a> {
             failures: self.get(word::FAILURES),
             run_time: Duration::from_micros(self.get(word::RUN_US)),
             reclaimed: self.get(word::RECLAIMED),
+            retried: self.get(word::RETRIED),
+            buried: self.get(word::BURIED),
         }
     }
 

@@ -287,8 +287,8 @@ impl<'a> Cycle<'a> {
         let place = settled.ended();
         if self.judge.crashed(&jobs[place], how, settled) {
             self.record.end_job(number, place, Mark::Bury);
+            self.count(Duration::ZERO, Mark::Failed);
         }
-        self.count(Duration::ZERO, Mark::Failed);
     }
 
     /// Works on a job that is in no list any more. It is run whatever happens, unless the consumer cannot be started; if it

@@ -81,11 +81,16 @@ impl<'a> Judge<'a> {
             node,
             &mut self.jitter,
         );
+        let record = self.birth.board.record(self.birth.place);
         match &fate {
             Fate::Later { delay_ms, .. } => {
+                record.count_retried();
                 log::warn!("job failed {named} retry_ms={delay_ms} reason={reason:?}");
             }
-            Fate::Dead { .. } => log::error!("job buried {named} reason={reason:?}"),
+            Fate::Dead { .. } => {
+                record.count_buried();
+                log::error!("job buried {named} reason={reason:?}");
+            }
             Fate::Head { .. } => log::warn!("job crashed, it runs again {named} reason={reason:?}"),
         }
         settled.add(fate);

@@ -33,6 +33,23 @@ class Worker
     }
 }
 
+/** Thrown by run() as Stark\Retry: run the job again, not before so many seconds have passed. */
+class Retry extends \Exception
+{
+    public $after;
+
+    public function __construct($after, string $reason = '', ?\Throwable $previous = null)
+    {
+        parent::__construct($reason, 0, $previous);
+        $this->after = max(0.0, (float) $after);
+    }
+}
+
+/** Thrown by run() as Stark\Bury: set the job aside for good. */
+class Bury extends \Exception
+{
+}
+
 /** Stark's figures of this script: counts, seconds, bytes. */
 class Status
 {
@@ -203,6 +220,10 @@ final class Host
         $began = microtime(true);
         try {
             $reply = \run($this->worker, $data) === false ? $this->refusal($data === null) : "+\r\n";
+        } catch (Retry $wish) {
+            $reply = sprintf("-RETRY %.3F %s\r\n", $wish->after, $this->oneLine($wish->getMessage()));
+        } catch (Bury $wish) {
+            $reply = '-BURY ' . $this->oneLine($wish->getMessage()) . "\r\n";
         } catch (\Throwable $error) {
             $reply = '-FAIL ' . $this->words($error) . "\r\n";
         }
@@ -443,6 +464,8 @@ final class Host
     }
 }
 
+class_alias(Retry::class, 'Stark\Retry');
+class_alias(Bury::class, 'Stark\Bury');
 Host::$host = new Host();
 Host::$host->begin();
 $argv = [Host::$host->script];
