@@ -171,6 +171,16 @@ fn a_check_says_the_version_warns_of_eviction_and_changes_nothing() {
             .to_string()
             .contains("it is a string, not a list")
     );
+    let keys = stark::queue::Keys::new(KEY);
+    let _: () = redis.connect().del(KEY).unwrap();
+    for key in [&keys.delayed, &keys.dead] {
+        let _: () = redis.connect().set(key, "a string").unwrap();
+        let error = check(&settings).unwrap_err().to_string();
+        let told = format!("cannot use key {key} of");
+        assert!(error.starts_with(&told), "{error}");
+        assert!(error.ends_with("it is a string, not a zset"), "{error}");
+        let _: () = redis.connect().del(key).unwrap();
+    }
 }
 
 /// Asks, and hears what the watch says next.

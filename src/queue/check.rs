@@ -1,4 +1,4 @@
-//! Whether a server will do for a queue: reachable, recent, with rights to what stark needs, and each key a list.
+//! Whether a server will do for a queue: reachable, recent, with rights to what stark needs, and each key of its type.
 //! Changes nothing. For `--check`, and for a warning at the start.
 
 use redis::{Value, cmd};
@@ -26,16 +26,10 @@ pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
     let mut connection = Connection::new(settings, Protocol::Resp2);
     let version = connection.version()?;
     for key in &settings.keys {
-        match connection.call(cmd("TYPE").arg(key))? {
-            Value::SimpleString(kind) if kind == "list" || kind == "none" => {}
-            Value::SimpleString(kind) => {
-                let place = &settings.address;
-                return Err(QueueError::Refused(format!(
-                    "cannot use key {key} of redis at {place}: it is a {kind}, not a list"
-                )));
-            }
-            _ => return Err(connection.nonsense("TYPE")),
-        }
+        let keys = Keys::new(key);
+        check_type(&mut connection, settings, &keys.waiting, "list")?;
+        check_type(&mut connection, settings, &keys.delayed, "zset")?;
+        check_type(&mut connection, settings, &keys.dead, "zset")?;
     }
     for script in [&TURN, &OPEN, &RECLAIM, &GIVEBACK, &POP, &DUE, &LATER] {
         connection.load(script)?;
@@ -45,6 +39,24 @@ pub fn check(settings: &config::Queue) -> Result<Checked, QueueError> {
     }
     let warning = eviction_warning(&mut connection, settings);
     Ok(Checked { version, warning })
+}
+
+fn check_type(
+    connection: &mut Connection,
+    settings: &config::Queue,
+    key: &str,
+    wanted: &str,
+) -> Result<(), QueueError> {
+    match connection.call(cmd("TYPE").arg(key))? {
+        Value::SimpleString(kind) if kind == wanted || kind == "none" => Ok(()),
+        Value::SimpleString(kind) => {
+            let place = &settings.address;
+            Err(QueueError::Refused(format!(
+                "cannot use key {key} of redis at {place}: it is a {kind}, not a {wanted}"
+            )))
+        }
+        _ => Err(connection.nonsense("TYPE")),
+    }
 }
 
 /// A turn that finds no list writes nothing, but it needs the same rights as any other.

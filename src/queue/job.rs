@@ -198,6 +198,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_longest_id_fits_into_a_header() {
+        let token = Token {
+            nonce: u64::MAX,
+            slot: 4095,
+            generation: u64::MAX,
+            number: (1 << 48) - 1,
+        };
+        let origin = Origin {
+            key: "q".into(),
+            pool: "p".repeat(64).into(),
+            token,
+        };
+        let job = Job::new(b"payload".to_vec(), 999, Arc::new(origin));
+        let element = job.header().encode(&job.payload);
+        let again = Job::new(element, 0, job.origin.clone());
+        assert_eq!((again.id(), again.payload), (job.id(), job.payload));
+    }
+
+    #[test]
+    fn a_history_is_no_part_of_the_payload() {
+        let header = Header {
+            attempt: 7,
+            ..Header::new("x".into())
+        };
+        let elements = vec![header.encode(b"abc"), b"abcd".to_vec()];
+        let token = Token::parse(b"stark-token/1 00000000000000ab 2 3 7").unwrap();
+        let reservation = Reservation::new((0, &"q".into()), &"mail".into(), token, elements);
+        assert_eq!(reservation.payload_bytes, 7);
+        let [old, new] = &reservation.jobs[..] else {
+            panic!("two jobs")
+        };
+        assert_eq!((old.id(), old.attempt()), ("x".into(), 7));
+        assert_eq!(old.header(), header);
+        assert_eq!(old.payload, b"abc");
+        assert_eq!(new.attempt(), 1);
+        assert_eq!(new.header(), Header::new(new.id()));
+    }
+
+    #[test]
     fn ids_tell_pools_reservations_and_places_apart() {
         let id = |pool: &str, number, place: usize| {
             let token = Token {

@@ -284,9 +284,12 @@ impl Queue {
             | Holding::Closing { .. }
             | Holding::Popped { .. } => return Err(QueueError::Lost),
         };
-        debug_assert!(
-            settled.ended() == held.jobs && settled.gone() == held.jobs,
-            "all jobs in hand have ended"
+        debug_assert_eq!(settled.ended(), held.jobs, "all jobs in hand have ended");
+        // Else the turn would trim it and send it nowhere.
+        assert_eq!(
+            settled.gone(),
+            settled.ended(),
+            "a job that goes back has not ended, and needs a farewell"
         );
         self.holding = Holding::Unanswered { held, next };
         if let Some(taken) = self.send_turn(held, next, settled, most, divisor)? {
