@@ -14,7 +14,7 @@ use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::consumer::script::PATIENCE;
-use crate::queue::{Extent, Tail};
+use crate::queue::{Backoff, Extent, QueueError, Tail};
 use crate::scoreboard::Record;
 use crate::sys::clock;
 
@@ -27,7 +27,7 @@ pub struct Overdue {
     gate: Gate,
     timer: TimerFd,
     hand: Mutex<Hand>,
-    is_done: Condvar,
+    has_changed: Condvar,
 }
 
 /// The reservation in hand, as far as it may have to be given back.
@@ -38,8 +38,10 @@ enum Hand {
     Empty,
     /// Nothing was given back of it.
     Full(Extent, Tail),
-    /// Its last jobs are on their way back.
+    /// Its last jobs are on their way back; as long as the store is away it is asked again.
     GivingBack,
+    /// The same, but the main thread waits: no other attempt.
+    Hurrying,
     /// They are back, or nobody knows.
     GaveBack { is_back: bool, tail: Tail },
 }
@@ -50,6 +52,7 @@ impl std::fmt::Debug for Hand {
             Self::Empty => "Empty",
             Self::Full(..) => "Full",
             Self::GivingBack => "GivingBack",
+            Self::Hurrying => "Hurrying",
             Self::GaveBack { .. } => "GaveBack",
         })
     }
@@ -75,7 +78,7 @@ impl Overdue {
             gate: Gate::default(),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
             hand: Mutex::default(),
-            is_done: Condvar::new(),
+            has_changed: Condvar::new(),
         })
     }
 
@@ -86,7 +89,7 @@ impl Overdue {
             let mut hand = self.hand();
             let tail = match std::mem::take(&mut *hand) {
                 Hand::Full(_, tail) | Hand::GaveBack { tail, .. } => tail,
-                Hand::Empty | Hand::GivingBack => tail(),
+                Hand::Empty | Hand::GivingBack | Hand::Hurrying => tail(),
             };
             *hand = Hand::Full(extent, tail);
             drop(hand);
@@ -104,9 +107,17 @@ impl Overdue {
     pub fn end(&self) -> Option<GivenBack> {
         let jobs = self.gate.shut()?;
         let mut hand = self.hand();
-        while let Hand::Full(..) | Hand::GivingBack = *hand {
+        loop {
+            match *hand {
+                Hand::GivingBack => {
+                    *hand = Hand::Hurrying;
+                    self.has_changed.notify_all();
+                }
+                Hand::Full(..) | Hand::Hurrying => {}
+                Hand::Empty | Hand::GaveBack { .. } => break,
+            }
             hand = self
-                .is_done
+                .has_changed
                 .wait(hand)
                 .unwrap_or_else(PoisonError::into_inner);
         }
@@ -142,21 +153,16 @@ impl Overdue {
 
     fn give_back(self: &Arc<Self>, jobs: usize) {
         let taken = std::mem::replace(&mut *self.hand(), Hand::GivingBack);
+        self.has_changed.notify_all();
         let Hand::Full(extent, mut tail) = taken else {
             // The gate is closed once per reservation, and only a full hand has something waiting behind it.
             return self.gave_back(Hand::Empty);
         };
         let shared = Arc::clone(self);
         let work = move || {
-            let result = tail.give_back(extent, jobs);
-            if let Err(err) = &result {
-                log::debug!("cannot give back yet jobs={jobs} err={:?}", err.to_string());
-            }
+            let is_back = shared.insist(&mut tail, extent, jobs);
             tail.disconnect();
-            shared.gave_back(Hand::GaveBack {
-                is_back: result.is_ok(),
-                tail,
-            });
+            shared.gave_back(Hand::GaveBack { is_back, tail });
         };
         let thread = std::thread::Builder::new().name("give-back".into());
         if let Err(err) = thread.stack_size(STACK_BYTES).spawn(work) {
@@ -165,9 +171,34 @@ impl Overdue {
         }
     }
 
+    /// The job in hand may take hours, and the store be away for a moment: tries until the jobs are back, the reservation
+    /// is lost, or the main thread waits. True: they are back.
+    fn insist(&self, tail: &mut Tail, extent: Extent, jobs: usize) -> bool {
+        let mut backoff = Backoff::new(extent.token.nonce ^ extent.token.number);
+        loop {
+            let err = match tail.give_back(extent, jobs) {
+                Ok(()) => return true,
+                Err(err) => err,
+            };
+            log::debug!("cannot give back yet jobs={jobs} err={:?}", err.to_string());
+            if !matches!(err, QueueError::Unavailable(_)) {
+                return false;
+            }
+            let (hand, _) = self
+                .has_changed
+                .wait_timeout_while(self.hand(), backoff.next_delay(), |hand| {
+                    matches!(hand, Hand::GivingBack)
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            if !matches!(*hand, Hand::GivingBack) {
+                return false;
+            }
+        }
+    }
+
     fn gave_back(&self, hand: Hand) {
         *self.hand() = hand;
-        self.is_done.notify_all();
+        self.has_changed.notify_all();
     }
 
     fn arm(&self, after: Duration) {
