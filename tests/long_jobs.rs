@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal::SIGKILL;
 
 use redis::Commands;
@@ -205,4 +207,21 @@ fn a_short_queue_of_long_jobs_is_shared() {
     let mut runs = rig.finish(8);
     runs.sort_unstable();
     assert_eq!(runs, (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn jobs_behind_a_long_one_go_back_although_the_server_stalled_when_it_was_time() {
+    let mut held = Held::start(Consumer::Probe, 1);
+    held.wait_for_long(1);
+    held.rig.redis.pause();
+    // On a slow machine they may have gone back before the server stalled.
+    let begin = Instant::now();
+    wait_for(LIMIT, "the first attempt failed, or there is none", || {
+        !held.rig.stark.log_lines("cannot give back yet").is_empty()
+            || begin.elapsed() > Duration::from_secs(5)
+    });
+    held.rig.redis.resume();
+    wait_for_value(LIMIT, "jobs behind the long one", 0, || held.behind(1));
+    held.open_all();
+    assert_eq!(repeated(&held.rig.finish(JOBS)), Vec::<usize>::new());
 }
