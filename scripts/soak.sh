@@ -46,7 +46,7 @@ start() { # max_run_count
     cat >"$ini" <<INI
 [main]
 port = 0
-working_dir = $home/work
+working_dir = $home/daemon
 [run]
 builtin = null
 [worker]
@@ -92,7 +92,7 @@ measure() {
         patience=$((patience - 1))
         sleep 0.1
     done
-    master=$(cat "$home/work/run/soak.pid")
+    master=$(cat "$home/daemon/run/soak.pid")
     for pid in $master $(cat "/proc/$master/task/$master/children"); do
         who=$(tr '\0' ' ' <"/proc/$pid/cmdline" | sed 's/^stark: soak //; s/ \[.*//; s/ *$//; s/ /_/')
         rss=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status")

@@ -267,25 +267,25 @@ fn the_watch_tells_of_delayed_jobs_apart() {
     let settings = redis.settings(KEY);
     let mut watch = Watch::new(&settings);
     assert_eq!(watch.open(), Ok(Tracking::On));
-    assert_eq!(next_event(&mut watch), Event::Lengths(vec![0]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![0]));
     let mut producer = Producer::new(&settings);
     producer.push_delayed(&["a"], Duration::ZERO).unwrap();
     assert_eq!(next_event(&mut watch), Event::DelayedChanged);
-    assert_eq!(next_event(&mut watch), Event::Lengths(vec![0]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![0]));
     assert_eq!(Due::new(&settings).move_due().unwrap().jobs, 1);
     assert_eq!(next_event(&mut watch), Event::Invalidated);
     assert_eq!(next_event(&mut watch), Event::DelayedChanged);
-    assert_eq!(next_event(&mut watch), Event::Lengths(vec![1]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![1]));
     let nothing = Due::new(&settings).move_due().unwrap();
     assert_eq!(nothing, Moved::default());
     // That changed nothing, so nobody is told.
     push(&redis, 0..1);
     assert_eq!(next_event(&mut watch), Event::Invalidated);
-    assert_eq!(next_event(&mut watch), Event::Lengths(vec![2]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![2]));
     let keys = stark::queue::Keys::new(KEY);
     let _: () = redis.connect().set(&keys.delayed, "a string").unwrap();
     assert_eq!(next_event(&mut watch), Event::DelayedChanged);
-    assert_eq!(next_event(&mut watch), Event::Lengths(vec![2]));
+    assert_eq!(answer(&mut watch), Event::Lengths(vec![2]));
 }
 
 #[test]

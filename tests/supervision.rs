@@ -319,7 +319,8 @@ fn a_script_that_leaks_counts_as_its_workers_memory() {
 fn a_worker_that_keeps_crashing_is_started_ever_later_and_never_given_up() {
     let script = "<?php function run($worker, $data) { if (file_exists('go')) return; posix_kill(posix_getppid(), SIGKILL); sleep(60); }";
     let redis = Redis::start();
-    let ini = format!("[run]\nscript_file = run.php\n{}", queue(&redis, "jobs"));
+    let queue = queue(&redis, "jobs");
+    let ini = format!("[run]\nscript_file = run.php\n{queue}[retry]\nmax_crashes = 0\n");
     let stark = Stark::start(&ini, script);
     redis.push("jobs", &["x"]);
     wait_for(LIMIT, "five crashes", || {

@@ -269,7 +269,8 @@ impl<'a> Cycle<'a> {
         let worked = match end {
             Err(gone) => {
                 let number = reservation.token.number;
-                if gone.has_begun {
+                // One that was killed because it has to leave is not the job's fault.
+                if gone.has_begun && !self.orders.must_leave() {
                     self.crashed(number, &reservation.jobs, &gone.how, &mut settled);
                 }
                 Worked::Gone(settled, gone)

@@ -70,8 +70,14 @@ impl Rig {
             Consumer::Php => ("script_file = run.php", SCRIPT),
         };
         let server = stark::queue(&redis, KEY);
-        let ini =
-            format!("[main]\n{main}\n[run]\n{run}\n[worker]\ncount = {workers}\n{server}{queue}\n");
+        // However often a job's workers are killed, it is to run in the end.
+        let retry = match queue.contains("at-most-once") {
+            true => "",
+            false => "[retry]\nmax_crashes = 0",
+        };
+        let ini = format!(
+            "[main]\n{main}\n[run]\n{run}\n[worker]\ncount = {workers}\n{server}{queue}\n{retry}\n"
+        );
         let stark = Stark::start(&ini, script);
         Self { redis, stark }
     }
