@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGUSR1};
 use nix::sys::stat::Mode;
 
-use support::stark::{LIMIT, Stark, ask, children, kill, status, title, wait_for};
+use support::stark::{LIMIT, Stark, ask, children, is_alive, kill, status, title, wait_for};
 
 /// More lines than the queue to the logger has room for.
 const LINES: usize = 3000;
@@ -293,6 +293,8 @@ fn a_logger_that_is_killed_or_stopped_costs_no_more_than_lines() {
     );
     let first = logger(&stark);
     kill(first, SIGKILL);
+    // A line that it had taken and not written is lost; none that comes after it is.
+    wait_for(LIMIT, "it is dead", || !is_alive(first));
     // What is said in between is not lost.
     kill(stark.worker_pids()[0], SIGKILL);
     stark.wait_for_log("logger exited");
