@@ -56,7 +56,14 @@ pub fn send(line: &[u8]) -> bool {
     let Some(sender) = sender.as_ref() else {
         return false;
     };
-    let line = &line[..line.len().min(MOST)];
+    let cut;
+    let line = match line.len() > MOST {
+        true => {
+            cut = [&line[..MOST - 1], b"\n"].concat();
+            &cut
+        }
+        false => line,
+    };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     loop {
         match send_message(sender.as_raw_fd(), line, flags) {
@@ -111,7 +118,9 @@ mod tests {
         for number in 1..sent {
             assert_eq!(receiver.receive().unwrap(), line(number).as_bytes());
         }
-        assert_eq!(receiver.receive().unwrap(), vec![b'y'; MOST]);
+        let mut cut = vec![b'y'; MOST - 1];
+        cut.push(b'\n');
+        assert_eq!(receiver.receive().unwrap(), cut);
         close();
         assert_eq!(receiver.receive(), None);
         assert!(!send(b"nobody\n"));
