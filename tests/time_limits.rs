@@ -37,7 +37,7 @@ impl Limited {
     fn start(run: &str, script: &str) -> Self {
         let redis = Redis::start();
         let ini = format!(
-            "[run]\n{run}\nmax_job_seconds = 0.3\n{}prefetch = 10\n",
+            "[run]\n{run}\nmax_job_seconds = 0.3\n{}prefetch = 10\n[retry]\nmax_attempts = 1\n",
             queue(&redis, "jobs")
         );
         let stark = Stark::start(&ini, script);
@@ -87,7 +87,7 @@ fn one_that_does_not_hear_is_killed_three_seconds_later() {
     let limited = Limited::start("script_file = run.php", SCRIPT);
     limited.push(&jobs(&["deaf", "quick"]));
     limited.wait_until_ran(&[0, 1]);
-    let failed = limited.stark.wait_for_log("job failed");
+    let failed = limited.stark.wait_for_log("job buried");
     assert!(failed.contains("timeout limit_ms=300"), "{failed}");
     limited.stark.stop();
 }
