@@ -5,7 +5,6 @@ mod support;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use support::stark::{Ended, LIMIT, Stark, run, wait_for};
 
@@ -65,17 +64,14 @@ impl Terminal {
 
     /// Waits until this is shown, behind what was waited for before.
     fn wait_for(&self, text: &str) {
-        let begin = Instant::now();
-        loop {
+        wait_for(LIMIT, &format!("{text:?} on the terminal"), || {
             let mut shown = self.shown.lock().unwrap();
-            if let Some(place) = shown.find(text) {
+            let place = shown.find(text);
+            if let Some(place) = place {
                 shown.drain(..place + text.len());
-                return;
             }
-            assert!(begin.elapsed() < LIMIT, "no {text:?} in {shown:?}");
-            drop(shown);
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            place.is_some()
+        });
     }
 
     fn type_line(&mut self, line: &str) {

@@ -28,6 +28,11 @@ function run($worker, $data) {
         case 'crash': posix_kill(getmypid(), SIGSEGV);
         case 'fatal': str_repeat('x', 1 << 34); break;
         case 'hang': sleep(1000);
+        case 'hog':
+            // Long enough for a heartbeat to see it, and then too much.
+            $hog = str_repeat('x', 57 << 20);
+            usleep(1000000);
+            $hog .= str_repeat('x', 1 << 30);
     }
 }
 "#;
@@ -38,10 +43,14 @@ struct Rig {
 }
 
 impl Rig {
-    fn start(more: &str) -> Self {
+    fn start(retry: &str) -> Self {
+        Self::start_with("", "", retry)
+    }
+
+    fn start_with(main: &str, run: &str, retry: &str) -> Self {
         let redis = Redis::start();
         let ini = format!(
-            "[run]\nscript_file = run.php\n{}[retry]\nbackoff_seconds = 0.1\n{more}\n",
+            "[main]\n{main}\n[run]\nscript_file = run.php\n{run}\n{}[retry]\nbackoff_seconds = 0.1\n{retry}\n",
             queue(&redis, "jobs")
         );
         let stark = Stark::start(&ini, SCRIPT);
@@ -138,6 +147,18 @@ fn a_job_that_takes_its_script_along_is_buried_and_those_behind_it_run() {
     assert_eq!(dead["a"]["error"], "script killed by SIGSEGV");
     let error = dead["b"]["error"].as_str().expect("a reason");
     assert!(error.contains("Allowed memory size"), "{error}");
+    rig.stark.stop();
+}
+
+/// Its worker is told to leave for its memory before the job takes the script along.
+#[test]
+fn a_job_that_takes_all_memory_is_buried_although_its_worker_was_about_to_leave() {
+    let rig = Rig::start_with("heartbeat_seconds = 0.4", "memory_limit = 64M", "");
+    rig.redis.push("jobs", &["hog a", "ok b"]);
+    let dead = rig.wait_for_dead(&["a"]);
+    rig.wait_for_runs("b", 1);
+    assert_eq!((rig.runs()["a"], &dead["a"]["crashes"]), (3, &3.into()));
+    assert!(!rig.stark.log_lines("memory over 80 %").is_empty());
     rig.stark.stop();
 }
 

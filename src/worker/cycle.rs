@@ -269,8 +269,7 @@ impl<'a> Cycle<'a> {
         let worked = match end {
             Err(gone) => {
                 let number = reservation.token.number;
-                // One that was killed because it has to leave is not the job's fault.
-                if gone.has_begun && !self.orders.must_leave() {
+                if gone.has_begun && !self.is_ended_from_outside() {
                     self.crashed(number, &reservation.jobs, &gone.how, &mut settled);
                 }
                 Worked::Gone(settled, gone)
@@ -281,6 +280,12 @@ impl<'a> Cycle<'a> {
             Ok(()) => Worked::Some(settled),
         };
         self.settle(worked, hold, runner)
+    }
+
+    /// A script that dies while its worker has been told to leave was told as well, so that no job is to blame. Its own
+    /// memory is another matter: a job that takes too much of it is replaced and dies in one.
+    fn is_ended_from_outside(&self) -> bool {
+        self.orders.must_leave() && self.orders.own_reason() != Some(RecycleReason::Memory)
     }
 
     /// The job behind those that have ended took the consumer along.

@@ -1,12 +1,10 @@
 //! What a dead worker's record says of the reservation that it left, in the queue's words. For its successor, and for the
 //! keeper when there is none.
 
+use crate::queue::retry::LOST_REASON;
 use crate::queue::{Past, Token, Verdict};
 use crate::scoreboard::Record;
 use crate::scoreboard::progress::Mark;
-
-/// The reasons died with the worker.
-const LOST_REASON: &str = "failed, and its reason was lost with the worker";
 
 /// In whose words a job is told of that was in hand.
 const CRASHED: &str = "worker died with the job in hand";
